@@ -1,0 +1,69 @@
+"""Loads the compiled library `_native.so` and remembers why it could not be loaded.
+
+The library registers implementations, no schema: `ops.define` must run before `load`. Loading it asks for no device.
+`GRADSIM_DISABLE_NATIVE=1` leaves it alone, so that the package can be tried without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import torch
+
+VARIABLE = "GRADSIM_DISABLE_NATIVE"
+ABI_VERSION = 1  # of the ops between Python and the library: both sides change it together
+
+loaded: bool = False  # whether the compiled ops can be called
+reason: str | None = "load() has not run"  # why not, in one sentence; None once loaded
+path: str | None = None  # of the library, where there is one
+isa: str | None = None  # the instruction set that its CPU kernels use here, such as "avx512"
+has_cuda: bool = False  # whether it was built with CUDA kernels
+
+
+class _NotLoaded(Exception):
+    """Why the library is not in use, in one sentence."""
+
+
+def load() -> None:
+    """Load the library that lies beside this file, once; on failure `loaded` stays False and `reason` says why."""
+    global loaded, reason
+    if loaded:
+        return
+    try:
+        _load(Path(__file__).with_name("_native.so"))
+    except _NotLoaded as e:
+        reason = str(e)
+    else:
+        loaded, reason = True, None
+
+
+def _load(file: Path) -> None:
+    global path, isa, has_cuda
+    if os.environ.get(VARIABLE, "0") not in ("", "0"):
+        raise _NotLoaded(f"{VARIABLE} is set")
+    if not file.exists():
+        raise _NotLoaded(_why_missing(file))
+    path = str(file)
+    try:
+        torch.ops.load_library(path)
+        library = ctypes.CDLL(path)
+    except (OSError, RuntimeError) as e:
+        # RuntimeError: an op that the library registers does not fit this torch or these schemas.
+        raise _NotLoaded(f"{file.name} does not load under torch {torch.__version__}: {str(e).splitlines()[0]}") from e
+    version = library.gradsim_abi_version()
+    if version != ABI_VERSION:
+        raise _NotLoaded(
+            f"{file.name} is of another version (ABI {version}, not {ABI_VERSION}): install the package again"
+        )
+    library.gradsim_cpu_isa.restype = ctypes.c_char_p
+    isa = library.gradsim_cpu_isa().decode()
+    has_cuda = bool(library.gradsim_has_cuda_kernels())
+
+
+def _why_missing(file: Path) -> str:
+    record = file.with_name("_native_reason.txt")  # what setup.py left in its place
+    if record.exists():
+        return f"it was not built: {record.read_text().strip()}"
+    return "it was not built: this is a bare checkout, and `pip install -e .` builds it"

@@ -1,0 +1,38 @@
+"""Checks of values, run inside the ops: only on CPU tensors, since reading a GPU's values back would synchronise.
+
+The compiled kernels hold their own guards, so that on a GPU a wrong value still never reads or writes outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gradsim_kernels import ops
+
+
+def _names(schema: str) -> list[str]:
+    return [argument.split()[-1] for argument in schema[1 : schema.index(") ->")].split(",")]
+
+
+_ARGUMENTS = {name: _names(schema) for name, schema in ops.SCHEMAS.items()}
+
+
+def values(op: str, args: Sequence[Any], order_is_valid: Callable[[Tensor], bool]) -> None:
+    """Raise a `ValueError` if `offsets` do not cut the columns into groups or `order` holds a row that is no permutation."""
+    for name, arg in zip(_ARGUMENTS[op], args, strict=True):
+        if name == "offsets" and arg.device.type == "cpu":
+            _offsets(arg, columns=args[0].shape[1])
+        elif name == "order" and arg.device.type == "cpu" and arg.numel() and not order_is_valid(arg):
+            raise ValueError("order must hold, in each row (k, i), every task j != i exactly once")
+
+
+def _offsets(offsets: Tensor, columns: int) -> None:
+    bounds = offsets.tolist()
+    if bounds[0] != 0 or bounds[-1] != columns:
+        raise ValueError(f"offsets must start at 0 and end at N = {columns}, not run from {bounds[0]} to {bounds[-1]}")
+    for k, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        if end < start:
+            raise ValueError(f"offsets must not decrease, but offsets[{k}] = {start} and offsets[{k + 1}] = {end}")
