@@ -1,4 +1,4 @@
-"""Fused kernels for gradient surgery: pairwise inner products, GradVac and PCGrad weights, combination of task gradients.
+"""Fused kernels for gradient surgery: pairwise inner products, GradVac and PCGrad weights, combination of gradients.
 
 See `gradsim_kernels.functional` for what each function takes and returns, `backends()` for what computes it here.
 """

@@ -32,7 +32,7 @@ class Backend:
 
 
 def backends() -> dict[str, Backend]:
-    """What there is: `{name: Backend}` for `reference`, `cpu`, `triton` and `cuda`, each with the reason if it is missing."""
+    """What there is: `{name: Backend}` for `reference`, `cpu`, `triton` and `cuda`, and why one is missing."""
     later = "its kernels come with a later version of gradsim-kernels"
     return {
         "reference": Backend("reference", True, None, ("cpu", "cuda")),
@@ -69,7 +69,7 @@ def _require(name: str) -> Backend:
 
 def select(device: torch.device) -> str:
     """The name of the backend that computes for tensors on `device`."""
-    name = _chosen.get() or os.environ.get(VARIABLE)
+    name = _chosen.get() or os.environ.get(VARIABLE) or None
     if name is None:
         return "cpu" if device.type == "cpu" and native.loaded else "reference"
     backend = _require(name)

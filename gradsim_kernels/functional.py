@@ -1,9 +1,9 @@
 """The public functions: typed, documented, checking. What they mean is written here; how, in the backends.
 
-`J` is the gradient buffer [T, N] (float16, bfloat16, float32 or float64; unit stride along N, any row stride) with `offsets`
-int64 [G + 1] that cut its columns into groups; or, everywhere, a list over tasks of lists of tensors as autograd left them (None:
-missing), with the groups as a list of lists of parameter indices. Without offsets there is one group. Nothing here is
-differentiable, and nothing waits for a GPU.
+`J` is the gradient buffer [T, N] (float16, bfloat16, float32 or float64; unit stride along N, any row stride) with
+`offsets` int64 [G + 1] that cut its columns into groups; or, everywhere, a list over tasks of lists of tensors as
+autograd left them (None: missing), with the groups as a list of lists of parameter indices. Without offsets there is
+one group. Nothing here is differentiable, and nothing waits for a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from gradsim_kernels import arguments, philox
+from gradsim_kernels import arguments, lists, philox
 from gradsim_kernels.arguments import Gradients, Groups
 
 _ops = torch.ops.gradsim_kernels
@@ -31,18 +31,19 @@ def gramian(J: Gradients, offsets: Groups = None) -> Tensor:
         offsets: int64 [G + 1], on the CPU or beside J; for lists of tensors a list of lists of indices.
 
     Returns:
-        float64 [G, T, T], symmetric to the bit; each entry within 4 eps |g_i| |g_j|, eps = 2^-23 (float64 gradients: 2^-52).
+        float64 [G, T, T], symmetric to the bit. Each entry is within 4 eps |g_i| |g_j|, eps = 2^-23; that of float64
+        gradients within the rounding of a blocked float64 sum (some hundred times 2^-52 at worst).
 
     Raises:
         ValueError, TypeError: an argument has the wrong shape, dtype or device, or offsets that do not cut N.
     """
     result: Tensor
-    if arguments.is_buffer(J):
+    if isinstance(J, Tensor):
         J = arguments.buffer("J", J)
         result = _ops.gramian.default(J, arguments.offsets_of(offsets, J))
         return result
-    table = arguments.table("J", J)
-    group_of, G = arguments.group_of(offsets, len(table.templates), complete=False)
+    table = lists.table("J", J)
+    group_of, G = lists.group_of(offsets, len(table.templates), complete=False)
     result = _ops.gramian_list.default(table.tensors, table.num_tasks, G, group_of)
     return result
 
@@ -62,7 +63,7 @@ def cross_gramian(A: Gradients, B: Gradients, offsets: Groups = None) -> Tensor:
         ValueError, TypeError: as for `gramian`, or A and B do not fit each other.
     """
     result: Tensor
-    if arguments.is_buffer(A) and arguments.is_buffer(B):
+    if isinstance(A, Tensor) and isinstance(B, Tensor):
         A, B = arguments.buffer("A", A), arguments.buffer("B", B)
         if A.shape[1] != B.shape[1] or A.dtype != B.dtype or A.device != B.device:
             raise ValueError(
@@ -71,11 +72,11 @@ def cross_gramian(A: Gradients, B: Gradients, offsets: Groups = None) -> Tensor:
             )
         result = _ops.cross_gramian.default(A, B, arguments.offsets_of(offsets, A))
         return result
-    if arguments.is_buffer(A) or arguments.is_buffer(B):
+    if isinstance(A, Tensor) or isinstance(B, Tensor):
         raise TypeError("A and B must both be tensors or both be lists of gradients")
-    both = arguments.table("A and B", [*A, *B])  # one table: the same parameters, shapes and dtypes
+    both = lists.table("A and B", [*A, *B])  # one table: the same parameters, shapes and dtypes
     cut = len(A) * len(both.templates)
-    group_of, G = arguments.group_of(offsets, len(both.templates), complete=False)
+    group_of, G = lists.group_of(offsets, len(both.templates), complete=False)
     result = _ops.cross_gramian_list.default(both.tensors[:cut], len(A), both.tensors[cut:], len(B), G, group_of)
     return result
 
@@ -103,14 +104,17 @@ def cosine_similarity(M: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def random_order(G: int, T: int, *, seed: int = 0, step: int | Tensor = 0, device: torch.device | str | None = None) -> Tensor:
+def random_order(
+    G: int, T: int, *, seed: int = 0, step: int | Tensor = 0, device: torch.device | str | None = None
+) -> Tensor:
     """The order in which each task visits the others, drawn anew for every group and task (GradVac, Algorithm 1).
 
     Counter-based (Philox4x32-10 of seed, step, group, task): the same on every device and rank.
 
     Args:
         G: number of groups. T: number of tasks, at most 65,536.
-        seed, step: 64-bit integers; `step` may be an int64 tensor without dimensions, so that a captured CUDA graph draws anew.
+        seed, step: 64-bit integers; `step` may be an int64 tensor without dimensions, so that a captured CUDA graph
+            draws anew.
         device: where to draw; by default where `step` is, else the CPU.
 
     Returns:
@@ -119,15 +123,18 @@ def random_order(G: int, T: int, *, seed: int = 0, step: int | Tensor = 0, devic
     Raises:
         ValueError, TypeError: a negative count, too many tasks, or a step that is no int64 scalar.
     """
-    if G < 0 or not 1 <= T <= philox.MAX_TASKS:
-        raise ValueError(f"G must not be negative and T must lie between 1 and {philox.MAX_TASKS}, not {G} and {T}")
+    if arguments.int64("G", G) < 0:
+        raise ValueError(f"G must not be negative, but is {G}")
+    if not 1 <= arguments.int64("T", T) <= philox.MAX_TASKS:
+        raise ValueError(f"T must lie between 1 and {philox.MAX_TASKS}, not {T}")
     if isinstance(step, Tensor):
         if step.dtype != torch.int64 or step.dim() != 0:
-            raise TypeError(f"step must be an int or an int64 tensor without dimensions, not {step.dtype} {list(step.shape)}")
+            was = f"{step.dtype} {list(step.shape)}"
+            raise TypeError(f"step must be an integer or an int64 tensor without dimensions, not {was}")
         step = step if device is None else step.to(device)
     else:
-        step = torch.full((), step, dtype=torch.int64, device=device)
-    result: Tensor = _ops.random_order.default(G, T, seed, step)
+        step = torch.full((), arguments.int64("step", step), dtype=torch.int64, device=device)
+    result: Tensor = _ops.random_order.default(G, T, arguments.int64("seed", seed), step)
     return result
 
 
@@ -137,8 +144,8 @@ def pcgrad_weights(M: Tensor, order: Tensor, *, eps: float = EXACT) -> Tensor:
 
     Args:
         M: float64 [G, T, T]. order: int64 [G, T, T - 1], row (k, i) the order in which task i visits the others.
-        eps: the relative accuracy of M: 2^-52 for float64 gradients (the default), 2^-23 for the others. A corrected gradient that
-            is nothing but the rounding error of M counts as zero.
+        eps: the relative accuracy of M: 2^-52 for float64 gradients (the default), 2^-23 for the others. A corrected
+            gradient that is nothing but the rounding error of M counts as zero.
 
     Returns:
         float64 [G, T], the column sums of the coefficients c of g'_i = c_i J; NaN for a group whose M is not finite.
@@ -147,8 +154,8 @@ def pcgrad_weights(M: Tensor, order: Tensor, *, eps: float = EXACT) -> Tensor:
         ValueError, TypeError: a wrong shape, dtype or device; on the CPU also an order that is no permutation.
     """
     G, T = _square("M", M)
-    arguments.integers("order", order, (G, T, T - 1), M.device)
-    weights: Tensor = _ops.pcgrad_weights.default(M.contiguous(), order.contiguous(), _eps(eps))
+    order = arguments.tensor_like("order", order, (G, T, T - 1), M.device, torch.int64)
+    weights: Tensor = _ops.pcgrad_weights.default(M.contiguous(), order, _eps(eps))
     return weights
 
 
@@ -170,7 +177,8 @@ def gradvac_weights(
         M: float64 [G, T, T].
         target: float64 [G, T, T], the running target similarities phi_hat, updated in place (Eq. 3 of the paper).
         order: int64 [G, T, T - 1].
-        beta: the decay of the targets. max_target: what a target is at most when it is compared and aimed at; 1.0 gives the paper's.
+        beta: the decay of the targets.
+        max_target: what a target is at most when it is compared and aimed at; 1.0 gives the paper's.
         vaccinate: bool [T], the tasks to correct; None: all.
         eps: as for `pcgrad_weights`.
         corrections: int64 [G, T], overwritten with how often each gradient was corrected.
@@ -182,10 +190,10 @@ def gradvac_weights(
         ValueError, TypeError: a wrong shape, dtype, device or range; on the CPU also an order that is no permutation.
     """
     G, T = _square("M", M)
-    vaccinate, corrections = _surgery_arguments(G, T, M.device, target, order, vaccinate, corrections)
+    order, vaccinate = _surgery_arguments(G, T, M.device, target, order, vaccinate, corrections)
     beta, max_target = arguments.within("beta", beta, 0, 1), arguments.within("max_target", max_target, 0, 1)
     weights: Tensor = _ops.gradvac_weights.default(
-        M, target, order, vaccinate, beta, max_target, _eps(eps), corrections
+        M.contiguous(), target, order, vaccinate, beta, max_target, _eps(eps), corrections
     )
     return weights
 
@@ -209,24 +217,24 @@ def combine(
     Args:
         J, offsets: as for `gramian`; each parameter of a list must be in a group.
         weights: float64 [G, T]; rounded once to float32 unless the gradients are float64.
-        out: [N] in the dtype of J, may be a row of J; for lists of tensors a list, which may hold the tensors of a task.
+        out: [N] in the dtype of J, may be a row of J; for lists a list, which may hold the tensors of a task.
 
     Returns:
-        `out`, or a new tensor [N] in the dtype of J; for lists a list of tensors (None where no task has the parameter).
+        `out`, or a new tensor [N] in the dtype of J; for lists a list (None where no task has the parameter).
 
     Raises:
         ValueError, TypeError: as for `gramian`, or weights or out do not fit.
     """
-    if arguments.is_buffer(J):
+    if isinstance(J, Tensor):
         J = arguments.buffer("J", J)
         bounds = arguments.offsets_of(offsets, J)
-        arguments.float64("weights", weights, (bounds.shape[0] - 1, J.shape[0]), J.device)
+        weights = arguments.tensor_like("weights", weights, (bounds.shape[0] - 1, J.shape[0]), J.device)
         row = _output_row(J, out)
         _ops.combine.default(J, weights, bounds, row)
         return row
-    table = arguments.table("J", J)
-    group_of, G = arguments.group_of(offsets, len(table.templates), complete=True)
-    arguments.float64("weights", weights, (G, table.num_tasks), _device_of(table, weights))
+    table = lists.table("J", J)
+    group_of, G = lists.group_of(offsets, len(table.templates), complete=True)
+    weights = arguments.tensor_like("weights", weights, (G, table.num_tasks), table.device(weights.device))
     outputs, flat = _output_list(out, table)
     _ops.combine_list.default(table.tensors, weights, group_of, flat)
     return outputs
@@ -276,11 +284,12 @@ def gradvac_(
 ) -> tuple[Tensor | list[Tensor | None], Tensor, Tensor]:
     """The whole GradVac step in one call: `gramian`, `gradvac_weights` and `combine` while the rows are still in cache.
 
-    `_` refers to `target`, which is updated in place; J is not written unless `out` is a row of it. With `target` zero and
-    `beta=0` it is PCGrad.
+    `_` refers to `target`, which is updated in place; J is not written unless `out` is a row of it. With `target` zero
+    and `beta=0` it is PCGrad.
 
     Args:
-        J, offsets, out: as for `combine`. target, order, beta, max_target, vaccinate, corrections: as for `gradvac_weights`.
+        J, offsets, out: as for `combine`.
+        target, order, beta, max_target, vaccinate, corrections: as for `gradvac_weights`.
         scale: multiplies the update and the returned weights (1 / number of tasks gives the mean).
 
     Returns:
@@ -290,21 +299,21 @@ def gradvac_(
         ValueError, TypeError: as for the three calls.
     """
     beta, max_target = arguments.within("beta", beta, 0, 1), arguments.within("max_target", max_target, 0, 1)
-    if arguments.is_buffer(J):
+    scale = arguments.within("scale", scale, -1e300, 1e300)
+    if isinstance(J, Tensor):
         J = arguments.buffer("J", J)
         bounds = arguments.offsets_of(offsets, J)
-        vaccinate, corrections = _surgery_arguments(
-            bounds.shape[0] - 1, J.shape[0], J.device, target, order, vaccinate, corrections
-        )
+        G, T = bounds.shape[0] - 1, J.shape[0]
+        order, vaccinate = _surgery_arguments(G, T, J.device, target, order, vaccinate, corrections)
         row = _output_row(J, out)
         weights, M = _ops.gradvac_.default(
             J, target, order, bounds, vaccinate, beta, max_target, scale, corrections, row
         )
         return row, weights, M
-    table = arguments.table("J", J)
-    group_of, G = arguments.group_of(offsets, len(table.templates), complete=True)
-    device = _device_of(table, target)
-    vaccinate, corrections = _surgery_arguments(G, table.num_tasks, device, target, order, vaccinate, corrections)
+    table = lists.table("J", J)
+    group_of, G = lists.group_of(offsets, len(table.templates), complete=True)
+    device = table.device(torch.device("cpu"))
+    order, vaccinate = _surgery_arguments(G, table.num_tasks, device, target, order, vaccinate, corrections)
     outputs, flat = _output_list(out, table)
     weights, M = _ops.gradvac_list_.default(
         table.tensors, target, order, group_of, vaccinate, beta, max_target, scale, corrections, flat
@@ -314,7 +323,9 @@ def gradvac_(
 
 def _square(name: str, M: Tensor) -> tuple[int, int]:
     if not isinstance(M, Tensor) or M.dtype != torch.float64:
-        raise TypeError(f"{name} must be a float64 tensor, not {M.dtype if isinstance(M, Tensor) else type(M).__name__}")
+        raise TypeError(
+            f"{name} must be a float64 tensor, not {M.dtype if isinstance(M, Tensor) else type(M).__name__}"
+        )
     if M.dim() != 3 or M.shape[1] != M.shape[2] or M.shape[1] == 0:
         raise ValueError(f"{name} must have the shape [G, T, T], not {list(M.shape)}")
     return M.shape[0], M.shape[1]
@@ -332,14 +343,13 @@ def _surgery_arguments(
     order: Tensor,
     vaccinate: Tensor | None,
     corrections: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    arguments.float64("target", target, (G, T, T), device)
-    arguments.integers("order", order, (G, T, T - 1), device)
-    if vaccinate is not None:
-        arguments.integers("vaccinate", vaccinate, (T,), device, torch.bool)
+) -> tuple[Tensor, Tensor | None]:
+    arguments.tensor_like("target", target, (G, T, T), device, written=True)
     if corrections is not None:
-        arguments.integers("corrections", corrections, (G, T), device)
-    return vaccinate, corrections
+        arguments.tensor_like("corrections", corrections, (G, T), device, torch.int64, written=True)
+    if vaccinate is not None:
+        vaccinate = arguments.tensor_like("vaccinate", vaccinate, (T,), device, torch.bool)
+    return arguments.tensor_like("order", order, (G, T, T - 1), device, torch.int64), vaccinate
 
 
 def _output_row(J: Tensor, out: Tensor | Sequence[Tensor | None] | None) -> Tensor:
@@ -354,14 +364,8 @@ def _output_row(J: Tensor, out: Tensor | Sequence[Tensor | None] | None) -> Tens
 
 
 def _output_list(
-    out: Tensor | Sequence[Tensor | None] | None, table: arguments.Table
+    out: Tensor | Sequence[Tensor | None] | None, table: lists.Table
 ) -> tuple[list[Tensor | None], list[Tensor]]:
-    if isinstance(out, Tensor):
-        raise TypeError("out must be a list of tensors when the gradients are lists of tensors")
-    outputs = arguments.output_list(out, table.templates)
-    missing = torch.empty(0, device=next((x.device for x in table.templates if x is not None), None))
-    return outputs, [missing if x is None else arguments.in_memory_order(x) for x in outputs]
-
-
-def _device_of(table: arguments.Table, default: Tensor) -> torch.device:
-    return next((x.device for x in table.templates if x is not None), default.device)
+    tensors = lists.outputs(out, table.templates)
+    missing = torch.empty(0, device=table.device(torch.device("cpu")))
+    return tensors, [missing if x is None else lists.in_memory_order(x) for x in tensors]

@@ -1,10 +1,11 @@
 """Every schema and every fake kernel; nothing here computes.
 
-`gradsim_kernels::<op>` is what users, `torch.compile` and `opcheck` see. Each backend registers its implementations under
-a namespace of its own with the same schemas (`gradsim_kernels_cpu::<op>`), and `backends.dispatch` chooses among them.
+`gradsim_kernels::<op>` is what users, `torch.compile` and `opcheck` see. Each backend registers its implementations
+under a namespace of its own with the same schemas (`gradsim_kernels_cpu::<op>`); `backends.dispatch` chooses one.
 
-An op whose name ends in `_list` reads the gradients where autograd left them: `gradients` is the row-major [T, P] table of
-contiguous tensors, an empty tensor standing for a missing one, and `group_of` the group of each of the P parameters (-1: none).
+An op whose name ends in `_list` reads the gradients where autograd left them: `gradients` is the row-major [T, P] table
+of contiguous tensors, an empty tensor standing for a missing one, and `group_of` the group of each of the P parameters
+(-1: none).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SCHEMAS: dict[str, str] = {
     "gramian": "(Tensor J, Tensor offsets) -> Tensor",
     "gramian_list": "(Tensor[] gradients, int num_tasks, int num_groups, Tensor group_of) -> Tensor",
     "cross_gramian": "(Tensor A, Tensor B, Tensor offsets) -> Tensor",
-    "cross_gramian_list": "(Tensor[] A, int num_tasks_a, Tensor[] B, int num_tasks_b, int num_groups, Tensor group_of) -> Tensor",
+    "cross_gramian_list": (
+        "(Tensor[] A, int num_tasks_a, Tensor[] B, int num_tasks_b, int num_groups, Tensor group_of) -> Tensor"
+    ),
     "random_order": "(int num_groups, int num_tasks, int seed, Tensor step) -> Tensor",
     "order_is_valid": "(Tensor order) -> bool",
     "pcgrad_weights": "(Tensor M, Tensor order, float eps) -> Tensor",

@@ -24,7 +24,7 @@ def random_order(num_groups: int, num_tasks: int, seed: int, step: Tensor) -> Te
     quarter = torch.arange((T + 3) // 4, device=device)[None, None, :]
     counter = [step & _WORD, (step >> 32) & _WORD, k, (i << 16) | quarter]
     words = torch.broadcast_tensors(*_philox(counter, (seed & _WORD, (seed >> 32) & _WORD)))
-    keys = torch.stack(words, dim=-1).reshape(G, T, -1)[:, :, :T]
+    keys = torch.stack(words, dim=-1).flatten(2)[:, :, :T]
     j = torch.arange(T, device=device)
     sortable = (keys << 16) | j  # ties of the 32-bit key fall to the smaller task
     sortable = sortable.masked_fill(torch.eye(T, dtype=torch.bool, device=device), 1 << 62)

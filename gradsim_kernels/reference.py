@@ -1,4 +1,4 @@
-"""The specification: each op in eager PyTorch, float64 inside, for any device (docs: algorithms; Yu et al. 2020, Wang et al. 2021).
+"""The specification: each op in eager PyTorch, float64 inside, for any device (Yu et al. 2020; Wang et al. 2021).
 
 Signatures are those of `ops.SCHEMAS`. Slow and plain on purpose; the other backends are tested against it, and it
 itself against brute force over vectors.
@@ -55,7 +55,9 @@ def random_order(num_groups: int, num_tasks: int, seed: int, step: Tensor) -> Te
 
 def order_is_valid(order: Tensor) -> bool:
     T = order.shape[1]
-    others = torch.arange(T * T, device=order.device).reshape(T, T)[~torch.eye(T, dtype=torch.bool, device=order.device)]
+    others = torch.arange(T * T, device=order.device).reshape(T, T)[
+        ~torch.eye(T, dtype=torch.bool, device=order.device)
+    ]
     return bool((order.sort(dim=-1).values == (others % T).reshape(T, T - 1)).all())
 
 

@@ -21,7 +21,7 @@ _ARGUMENTS = {name: _names(schema) for name, schema in ops.SCHEMAS.items()}
 
 
 def values(op: str, args: Sequence[Any], order_is_valid: Callable[[Tensor], bool]) -> None:
-    """Raise a `ValueError` if `offsets` do not cut the columns into groups or `order` holds a row that is no permutation."""
+    """Raise a `ValueError` if `offsets` do not cut the columns into groups or a row of `order` is no permutation."""
     for name, arg in zip(_ARGUMENTS[op], args, strict=True):
         if name == "offsets" and arg.device.type == "cpu":
             _offsets(arg, columns=args[0].shape[1])

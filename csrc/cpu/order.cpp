@@ -23,7 +23,7 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, uint32_t k0, uint32_t 
 }  // namespace
 
 void random_order(int64_t groups, int64_t tasks, uint64_t seed, uint64_t step, int64_t* order) {
-  const int64_t together = std::max<int64_t>(1, 1024 / tasks);  // rows an item
+  const int64_t together = std::max<int64_t>(1, 16384 / tasks);  // rows an item: worth waking a thread for
   const int64_t rows = groups * tasks;
   for_each_item((rows + together - 1) / together, [tasks] { return std::vector<uint64_t>(tasks); },
                 [&](int64_t item, std::vector<uint64_t>& keys) {

@@ -11,14 +11,14 @@
 
 constexpr int kNear = 4;                 // tasks on the near side of a panel
 constexpr int64_t kStrip = 256;          // columns that a panel sweeps while its rows stay in L1
-constexpr int kStripsPerFlush = 16;      // float32 strips before the sums move on to float64
+constexpr int kStripsPerFlush = 8;      // float32 strips before the sums move on to float64
 constexpr int64_t kTile = 64;            // tasks a tile: its sums stay in L2
 constexpr int64_t kTiledColumns = 4096;  // columns of all tasks that stay in the last cache while tiles revisit them
 constexpr int64_t kWideTasks = 32, kWideColumns = 1024,
                   kNarrowColumns = 512;  // columns packed at once: the longer, the better memory streams
 constexpr int64_t kVectorBytes = kTile * kTile * 64;
 constexpr int64_t kBufferBytes = 2 * kTile * kNarrowColumns * 8;
-constexpr int64_t kDirectTasks = 8;  // up to here rows are read where they lie; beyond, they would collide in the cache
+constexpr int64_t kDirectTasks = 16;  // up to here rows are read where they lie; beyond, they would collide in the cache
 
 inline int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
