@@ -1,0 +1,50 @@
+"""Gradient surgery, gradient similarity and task grouping for multi-task and multilingual training.
+
+What is named here is imported when it is first used, so that `import gradsim` stays quick and needs nothing but torch,
+numpy and safetensors.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradsim.gradients import GradientBuffer, Granularity
+    from gradsim.grouping import TaskGrouping, group_tasks
+    from gradsim.optim import GradVac, PCGrad, Surgery
+    from gradsim.similarity import Similarity
+
+__all__ = [
+    "GradVac",
+    "GradientBuffer",
+    "Granularity",
+    "PCGrad",
+    "Similarity",
+    "Surgery",
+    "TaskGrouping",
+    "group_tasks",
+]
+
+_HOMES = {
+    "GradVac": "gradsim.optim",
+    "GradientBuffer": "gradsim.gradients",
+    "Granularity": "gradsim.gradients",
+    "PCGrad": "gradsim.optim",
+    "Similarity": "gradsim.similarity",
+    "Surgery": "gradsim.optim",
+    "TaskGrouping": "gradsim.grouping",
+    "group_tasks": "gradsim.grouping",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradsim' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

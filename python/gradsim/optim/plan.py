@@ -1,0 +1,48 @@
+"""What stays the same from step to step: who is corrected, who visits whom, which parameters stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradsim.gradients.granularity import Groups
+from gradsim.optim.state import SurgeryState
+from gradsim_kernels import random_order
+
+
+class Plan:
+    """The constants of a surgery for G groups and T tasks on one device.
+
+    Attributes:
+        mask: bool [T], the tasks to be corrected; None: all.
+        visited: bool [T, T], the pairs (i, j) that are visited: i is corrected and j is not i.
+        ascending: int64 [G, T, T - 1], for each i every j != i in ascending order.
+        excluded: the indices of the parameters that are in no group.
+    """
+
+    def __init__(self, groups: Groups, vaccinated: Sequence[bool], device: torch.device) -> None:
+        G, T = len(groups.names), len(vaccinated)
+        mask = torch.tensor(vaccinated, dtype=torch.bool)
+        others = [[j for j in range(T) if j != i] for i in range(T)]
+        order = torch.tensor(others, dtype=torch.int64).reshape(T, T - 1)
+        self.mask: Tensor | None = None if all(vaccinated) else mask.to(device)
+        self.visited = (mask[:, None] & ~torch.eye(T, dtype=torch.bool)).to(device)
+        self.ascending = order.expand(G, T, T - 1).contiguous().to(device)
+        self.excluded = frozenset(groups.excluded)
+        self._members = groups.members
+        self._last: tuple[list[int], list[list[int]]] = ([], [[] for _ in groups.members])
+
+    def positions(self, parameters: list[int]) -> list[list[int]]:
+        """The groups as positions in `parameters`, which nearly always is the same list as last time."""
+        if parameters != self._last[0]:
+            places = {p: i for i, p in enumerate(parameters)}
+            self._last = (parameters, [[places[p] for p in group if p in places] for group in self._members])
+        return self._last[1]
+
+
+def random_order_of(state: SurgeryState, seed: int) -> Tensor:
+    """The orders of the coming step: drawn anew for each step, group and task (GradVac, Algorithm 1)."""
+    G, T = len(state.groups), len(state.tasks)
+    return random_order(G, T, seed=seed, step=state.tensors["step"], device=state.device)

@@ -1,0 +1,269 @@
+"""An optimizer around another one: it collects the gradients task by task, corrects them, lets the base step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gradsim.gradients.buffer import GradientBuffer
+from gradsim.gradients.granularity import Expression, Granularity, Spec
+from gradsim.optim import arguments, checks
+from gradsim.optim.delegate import DelegatingOptimizer
+from gradsim.optim.losses import BackwardFn, Losses, by_task, run_backward
+from gradsim.optim.parameters import Layout, flattened, layout_of, with_group
+from gradsim.optim.surgery import Surgery
+
+if TYPE_CHECKING:
+    from gradsim.similarity import Similarity
+
+STATE_KEY = "gradient_surgery"
+
+
+class SurgeryOptimizer(DelegatingOptimizer):
+    """What `GradVac` and `PCGrad` share; the arguments are theirs.
+
+    Attributes:
+        base: the base optimizer; `param_groups`, `state` and `defaults` are always its own.
+        surgery: the `Surgery` that corrects; its `state_dict` can be saved apart, for frameworks that drop unknown
+            keys.
+        tasks: the names of the tasks.
+        buffer: the `GradientBuffer` with what has been captured.
+    """
+
+    surgery: Surgery
+    buffer: GradientBuffer
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        *,
+        method: str,
+        tasks: Sequence[str],
+        model: nn.Module | None = None,
+        granularity: Granularity | Spec = "all_layer",
+        exclude: Expression | Sequence[Expression] = (),
+        storage: str = "autograd",
+        **options: Any,
+    ) -> None:
+        if not isinstance(base, torch.optim.Optimizer):
+            raise TypeError(f"base must be a torch.optim.Optimizer, not {type(base).__name__}")
+        if isinstance(base, SurgeryOptimizer):
+            raise TypeError(f"base must be a plain optimizer, not a {type(base).__name__}")
+        checks.check_process()
+        if model is not None:
+            checks.check_model(model)
+        granularity = Granularity.of(granularity, exclude)
+        tasks = arguments.task_names(tasks)
+        layout = layout_of(base.param_groups, granularity, model)
+        surgery = Surgery(method, tasks=tasks, names=layout.names, granularity=granularity, **options)
+        self._set_up(base, surgery, GradientBuffer(layout.parameters, len(tasks), storage), model, layout)
+
+    def _set_up(
+        self,
+        base: torch.optim.Optimizer,
+        surgery: Surgery,
+        buffer: GradientBuffer,
+        model: nn.Module | None,
+        layout: Layout,
+    ) -> None:
+        self._delegate_to(base)
+        self.surgery, self.buffer = surgery, buffer
+        self._model, self._layout = model, layout
+        self._open: str | None = None
+        self._zeroed: dict[int, tuple[Tensor, int]] = {}  # what zero_grad(set_to_none=False) left, with its version
+
+    @property
+    def tasks(self) -> list[str]:
+        assert self.surgery.tasks is not None
+        return list(self.surgery.tasks)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(tasks={self.tasks}, base={self.base!r})"
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[None]:
+        """Capture the gradients of one task: forward and backward go inside. Several micro-batches of a task
+        accumulate.
+
+        Raises:
+            ValueError: an unknown task.
+            RuntimeError: a task inside another; gradients in `p.grad` that were not captured (call `zero_grad()`
+                first); gradients that require grad. TypeError: sparse, complex or float8 gradients. Whatever is raised
+                inside the block passes through; the gradients of this task are then dropped for this step, those of the
+                other tasks stay.
+        """
+        if name not in self.tasks:
+            raise ValueError(f"unknown task {name!r}; the tasks are {self.tasks}")
+        if self._open is not None:
+            raise RuntimeError(f"task({name!r}) was opened inside task({self._open!r}); close that first")
+        started = any(self.buffer.captured)
+        if not started:
+            self._refresh()
+        self._check_grads("between two tasks" if started else "before the first task of the step")
+        t = self.tasks.index(name)
+        self.buffer.open(t)
+        self._open = name
+        try:
+            yield
+            checks.check_gradients([p.grad for p in self.buffer.parameters], self._layout.names, name)
+        except BaseException:
+            self.buffer.discard(t)
+            raise
+        else:
+            self.buffer.close(t)
+        finally:
+            self._open = None
+
+    def backward(self, losses: Losses, backward_fn: BackwardFn | None = None) -> None:
+        """Capture all tasks at once, from losses whose forwards have been run.
+
+        Args:
+            losses: a dict from task to loss, or a list with one loss per task; None: the task is absent.
+            backward_fn: what to call instead of `loss.backward`, such as `accelerator.backward`. It gets
+                `retain_graph=True` for all losses but the last, if it takes such an argument.
+
+        Raises:
+            ValueError, TypeError: unknown tasks, a list of another length, no tensor. And what `task` raises.
+        """
+        pairs = by_task(losses, self.tasks)
+        for i, (name, loss) in enumerate(pairs):
+            with self.task(name):
+                run_backward(loss, backward_fn, retain_graph=i < len(pairs) - 1)
+
+    def pc_backward(self, losses: Losses, backward_fn: BackwardFn | None = None) -> None:
+        """Another name of `backward`, known from other packages."""
+        self.backward(losses, backward_fn)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Correct and combine what was captured and leave the result in `p.grad`; clip and unscale after it, before
+        `step`.
+
+        A second call does nothing. A parameter that no task reached keeps the `p.grad` it had.
+
+        Raises:
+            RuntimeError: inside a task; or a gradient came into `p.grad` outside of all tasks.
+        """
+        if self._open is not None:
+            raise RuntimeError(f"finish() was called inside task({self._open!r}); leave the task first")
+        if not any(self.buffer.captured):
+            return
+        self._check_grads("after the last task")
+        combined = self.surgery.run(self.buffer.rows, in_place=True, out=self.buffer.outputs())
+        for p, gradient in zip(self.buffer.parameters, combined, strict=True):
+            if gradient is not None:
+                p.grad = gradient
+        self.buffer.clear()
+        self._zeroed = {}
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """`finish()` and the step of the base optimizer; a plain base step if nothing was captured.
+
+        With a closure, `finish()` follows each of its evaluations.
+        """
+        self.finish()
+        return self._step_base(closure, self.finish)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The base optimizer's, and what has been captured for the step is dropped.
+
+        Raises:
+            RuntimeError: inside a task.
+        """
+        if self._open is not None:
+            raise RuntimeError(f"zero_grad() was called inside task({self._open!r}); leave the task first")
+        self.buffer.clear()
+        self.base.zero_grad(set_to_none=set_to_none)
+        kept = {} if set_to_none else {id(p): p.grad for p in self.buffer.parameters if p.grad is not None}
+        self._zeroed = {key: (gradient, gradient._version) for key, gradient in kept.items()}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer; targets are carried over by the names of the granularity's groups.
+
+        Raises:
+            RuntimeError: between the first task of a step and `finish()`. ValueError, TypeError: as in the constructor;
+                nothing is changed then.
+        """
+        if self._open is not None or any(self.buffer.captured):
+            raise RuntimeError(
+                "add_param_group() was called in the middle of a step; call finish() or zero_grad() first"
+            )
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            raise TypeError("param_group must be a dict with the key 'params'")
+        params = param_group["params"]
+        param_group = {**param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
+        layout = self._layout_of(with_group(self.base.param_groups, param_group))
+        self.base.add_param_group(param_group)
+        self._regroup(layout)
+
+    def similarity(self) -> Similarity:
+        """The running mean of the cosines between the task gradients, per group: see `Surgery.similarity`."""
+        return self.surgery.similarity()
+
+    def statistics(self) -> dict[str, Any]:
+        """Share of corrections, mean cosines, time: see `Surgery.statistics`."""
+        return self.surgery.statistics()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's with one more key, `"gradient_surgery"`; a plain base optimizer loads it too."""
+        return self._state_dict_with(STATE_KEY, self.surgery.state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave; the state of a plain base optimizer leaves the surgery as it is.
+
+        Raises:
+            ValueError, TypeError: as `Surgery.load_state_dict` and the base optimizer; nothing is changed then.
+        """
+        surgery = self.surgery
+        self._load_state_dict_with(STATE_KEY, state_dict, surgery.check_state_dict, surgery.load_state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As torch's optimizers: no hooks and no gradients, so nothing that was captured; and not the model, only its
+        # names.
+        return {
+            "base": self.base,
+            "surgery": self.surgery,
+            "names": self._layout.names,
+            "storage": self.buffer.storage,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        base, surgery = state["base"], state["surgery"]
+        parameters = flattened(base.param_groups)
+        layout = Layout(parameters, state["names"], surgery.groups)
+        self._set_up(base, surgery, GradientBuffer(parameters, len(surgery.tasks), state["storage"]), None, layout)
+
+    def _check_grads(self, when: str) -> None:
+        """Refuse a gradient in p.grad that no task has captured: it would be lost, or counted for the wrong task."""
+        for p, name in zip(self.buffer.parameters, self._layout.names, strict=True):
+            gradient = p.grad
+            if gradient is None:
+                continue
+            zero, version = self._zeroed.get(id(p), (None, 0))
+            if gradient is not zero or gradient._version != version:
+                raise RuntimeError(
+                    f"{name} has a gradient in p.grad that no task has captured ({when}); call zero_grad() after each "
+                    "step and run every backward inside task()"
+                )
+
+    def _refresh(self) -> None:
+        """Follow frameworks that have replaced the parameters of the base optimizer, and look for new hooks."""
+        parameters = flattened(self.base.param_groups)
+        if [id(p) for p in parameters] != [id(p) for p in self.buffer.parameters]:
+            self._regroup(self._layout_of(self.base.param_groups))
+        for p, name in zip(self.buffer.parameters, self._layout.names, strict=True):
+            checks.check_hooks(p, name)
+
+    def _layout_of(self, param_groups: Sequence[Any]) -> Layout:
+        known = {id(p): name for p, name in zip(self._layout.parameters, self._layout.names, strict=True)}
+        return layout_of(param_groups, self.surgery.granularity, self._model, known)
+
+    def _regroup(self, layout: Layout) -> None:
+        self.buffer = GradientBuffer(layout.parameters, len(self.tasks), self.buffer.storage)
+        self.surgery.regroup(layout.names, layout.groups)
+        self._layout = layout
+        self._zeroed = {}
