@@ -1,0 +1,1 @@
+"""Benchmarks on pytest-benchmark; `python bench/run.py` runs them and prints one table (docs/benchmarks.md)."""
