@@ -32,7 +32,7 @@ const Strips& strips() {
 }
 
 int64_t scratch_bytes() {
-  return 64 * 64 * 64 + 2 * (2 * 64 * 512 * 8);  // kVectorBytes and two times kBufferBytes of strips.inl
+  return 64 * 64 * 64 + 2 * 64 * 256 * 8;  // the vector sums of a tile and the kept rows of two (panels.inl)
 }
 
 }  // namespace gradsim::cpu

@@ -34,12 +34,11 @@ inline double sum_floats(__m512 v) {
 struct BFloat16Dot : Converted {
   using Vec = __m512bh;
   using Packed = BFloat16Dot;
-  static constexpr int64_t kStep = 32, kPackStep = 32;
+  static constexpr int64_t kStep = 32;
   static constexpr int kChain = 8;  // each adds two products
 
   static inline Vec load(const uint16_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
-  static inline void pack(const uint16_t* from, uint16_t* to) { _mm512_storeu_si512(to, _mm512_loadu_si512(from)); }
-  static inline uint16_t pack_one(uint16_t x) { return x; }
+  static inline void keep_row(Vec v, uint16_t* p) { _mm512_storeu_si512(p, reinterpret_cast<__m512i>(v)); }
   static inline Acc fma(Vec a, Vec b, Acc c) {
     return reinterpret_cast<Acc>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(c), a, b));
   }

@@ -18,17 +18,16 @@ struct Float32 {
   using Packed = Float32;
   using Real = float;
   using Wide = VecF;
-  static constexpr int64_t kStep = kFloats, kPackStep = kFloats, kWide = kFloats;
+  static constexpr int64_t kStep = kFloats, kWide = kFloats;
   static constexpr int kChain = 16;
 
   static inline Vec load(const float* p) { return *reinterpret_cast<const VecFAt*>(p); }
-  static inline void pack(const float* from, float* to) { *reinterpret_cast<VecFAt*>(to) = load(from); }
-  static inline float pack_one(float x) { return x; }
   static inline Acc fma(Vec a, Vec b, Acc c) { return a * b + c; }
   static inline double sum(Acc v) { return sum_floats(v); }
+  static inline void keep_row(Vec v, float* p) { *reinterpret_cast<VecFAt*>(p) = v; }
   static inline Wide widen(const float* p) { return load(p); }
   static inline Wide wide(const float* p) { return load(p); }
-  static inline void keep(Wide v, float* p) { *reinterpret_cast<VecFAt*>(p) = v; }
+  static inline void keep(Wide v, float* p) { keep_row(v, p); }
   static inline void narrow(Wide v, float* p) { keep(v, p); }
   static inline float one(float x) { return x; }
   static inline float narrow_one(float x) { return x; }
@@ -41,17 +40,16 @@ struct Float64 {
   using Packed = Float64;
   using Real = double;
   using Wide = VecD;
-  static constexpr int64_t kStep = kBytes / 8, kPackStep = kStep, kWide = kStep;
+  static constexpr int64_t kStep = kBytes / 8, kWide = kStep;
   static constexpr int kChain = 16;
 
   static inline Vec load(const double* p) { return *reinterpret_cast<const VecDAt*>(p); }
-  static inline void pack(const double* from, double* to) { *reinterpret_cast<VecDAt*>(to) = load(from); }
-  static inline double pack_one(double x) { return x; }
   static inline Acc fma(Vec a, Vec b, Acc c) { return a * b + c; }
   static inline double sum(Acc v) { return sum_doubles(v); }
+  static inline void keep_row(Vec v, double* p) { *reinterpret_cast<VecDAt*>(p) = v; }
   static inline Wide widen(const double* p) { return load(p); }
   static inline Wide wide(const double* p) { return load(p); }
-  static inline void keep(Wide v, double* p) { *reinterpret_cast<VecDAt*>(p) = v; }
+  static inline void keep(Wide v, double* p) { keep_row(v, p); }
   static inline void narrow(Wide v, double* p) { keep(v, p); }
   static inline double one(double x) { return x; }
   static inline double narrow_one(double x) { return x; }
@@ -65,7 +63,7 @@ struct Converted {
   using Packed = Float32;
   using Real = float;
   using Wide = VecF;
-  static constexpr int64_t kStep = kFloats, kPackStep = kFloats, kWide = kFloats;
+  static constexpr int64_t kStep = kFloats, kWide = kFloats;
   static constexpr int kChain = 16;
 
   static inline Acc fma(Vec a, Vec b, Acc c) { return a * b + c; }
@@ -79,8 +77,6 @@ struct BFloat16 : Converted {
     const VecH h = *reinterpret_cast<const VecHAt*>(p);
     return reinterpret_cast<VecF>(__builtin_convertvector(h, VecU) << 16);
   }
-  static inline void pack(const uint16_t* from, float* to) { Float32::keep(load(from), to); }
-  static inline float pack_one(uint16_t x) { return bfloat16_to_float(x); }
   static inline Wide widen(const uint16_t* p) { return load(p); }
   static inline void narrow(Wide v, uint16_t* p) {
     const VecU bits = reinterpret_cast<VecU>(v);
@@ -94,8 +90,6 @@ struct BFloat16 : Converted {
 
 struct Float16 : Converted {
   static inline Vec load(const uint16_t* p) { return load_half(p); }
-  static inline void pack(const uint16_t* from, float* to) { Float32::keep(load(from), to); }
-  static inline float pack_one(uint16_t x) { return float16_to_float(x); }
   static inline Wide widen(const uint16_t* p) { return load(p); }
   static inline void narrow(Wide v, uint16_t* p) { store_half(v, p); }
   static inline float one(uint16_t x) { return float16_to_float(x); }
