@@ -1,0 +1,5 @@
+"""Figures of similarities."""
+
+from gradsim.report.figures import draw
+
+__all__ = ["draw"]

@@ -1,0 +1,264 @@
+"""Task grouping: against the references, against brute force over all partitions, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gradsim.grouping import TaskGrouping, adjusted_rand_index, group_tasks
+from gradsim.similarity import Similarity
+
+Rows = list[list[float]]
+
+# ---- an oracle that shares nothing with the package: every partition, every superset, scores in plain loops
+
+
+def partitions(tasks: list[int]) -> Iterator[list[tuple[int, ...]]]:
+    if not tasks:
+        yield []
+        return
+    first, rest = tasks[0], tasks[1:]
+    for size in range(len(rest) + 1):
+        for others in combinations(rest, size):
+            left = [task for task in rest if task not in others]
+            for tail in partitions(left):
+                yield [(first, *others), *tail]
+
+
+def score_in(S: Rows, task: int, group: Sequence[int]) -> float:
+    others = [S[task][j] for j in group if j != task]
+    return sum(others) / len(others) if others else S[task][task]
+
+
+def best_sum(S: Rows, served: Sequence[int], overlap: bool, alone: str) -> float:
+    """The best sum of scores of `served` in one group that may serve them."""
+    outside = [j for j in range(len(S)) if j not in served]
+    extras = [c for size in range(len(outside) + 1) for c in combinations(outside, size)] if overlap else [()]
+    groups = [(*served, *extra) for extra in extras]
+    allowed = [group for group in groups if alone == "self" or len(group) > 1]
+    return max((sum(score_in(S, i, group) for i in served) for group in allowed), default=-math.inf)
+
+
+def brute_force(S: Rows, num_groups: int, overlap: bool, alone: str) -> float:
+    """The best mean score, minus infinity where there is no grouping."""
+    best = -math.inf
+    for partition in partitions(list(range(len(S)))):
+        if len(partition) == num_groups or (overlap and len(partition) <= num_groups):
+            best = max(best, sum(best_sum(S, served, overlap, alone) for served in partition) / len(S))
+    return best
+
+
+def value_of(S: Rows, grouping: TaskGrouping) -> float:
+    scores = [
+        score_in(S, i, group) for group, served in zip(grouping.groups, grouping.serves, strict=True) for i in served
+    ]
+    return sum(scores) / len(scores)
+
+
+def check_form(grouping: TaskGrouping, num_tasks: int, num_groups: int, overlap: bool, alone: str) -> None:
+    assert sorted(i for served in grouping.serves for i in served) == list(range(num_tasks))
+    assert all(set(served) <= set(group) for group, served in zip(grouping.groups, grouping.serves, strict=True))
+    assert all(grouping.serves)
+    if overlap:
+        assert len(grouping.groups) <= num_groups
+    else:
+        assert len(grouping.groups) == num_groups
+        assert grouping.groups == grouping.serves
+    if alone == "forbidden":
+        assert min(map(len, grouping.groups)) > 1
+
+
+@st.composite
+def problems(draw: st.DrawFn, most: int = 7) -> tuple[NDArray[np.float64], int, bool, str]:
+    num_tasks = draw(st.integers(1, most))
+    num_groups = draw(st.integers(1, num_tasks))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    S = rng.normal(size=(num_tasks, num_tasks)) * draw(st.sampled_from([1.0, 1e-6, 1e6]))
+    if draw(st.booleans()):
+        S = np.clip((S + S.T) / 2, -1, 1)
+        np.fill_diagonal(S, 1.0)
+    return S, num_groups, draw(st.booleans()), draw(st.sampled_from(["self", "forbidden"]))
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_exact_is_the_best_of_all_partitions(problem: Any) -> None:
+    S, num_groups, overlap, alone = problem
+    best = brute_force(S.tolist(), num_groups, overlap, alone)
+    if best == -math.inf:
+        with pytest.raises(ValueError, match="forbidden"):
+            group_tasks(S, num_groups, overlap=overlap, alone=alone)
+        return
+    grouping = group_tasks(S, num_groups, overlap=overlap, alone=alone)
+    check_form(grouping, len(S), num_groups, overlap, alone)
+    tolerance = 1e-10 * np.abs(S).max()
+    assert abs(grouping.score - best) <= tolerance
+    assert abs(value_of(S.tolist(), grouping) - grouping.score) <= tolerance
+    assert grouping.optimal and grouping.bound == grouping.score
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_average_linkage_keeps_the_rules_and_its_bound(problem: Any) -> None:
+    S, num_groups, overlap, alone = problem
+    try:
+        grouping = group_tasks(S, num_groups, method="average_linkage", overlap=overlap, alone=alone)
+    except ValueError as error:
+        assert "forbidden" in str(error)
+        return
+    check_form(grouping, len(S), num_groups, overlap, alone)
+    best = brute_force(S.tolist(), num_groups, overlap, alone)
+    tolerance = 1e-10 * np.abs(S).max()
+    assert grouping.score <= best + tolerance
+    assert grouping.bound >= best - tolerance
+    assert not grouping.optimal
+    assert abs(value_of(S.tolist(), grouping) - grouping.score) <= tolerance
+
+
+def test_gradsim_figure_2(shared: Path) -> None:
+    rows = csv.reader((shared / "reference" / "gradsim_fig2_heatmap.csv").read_text(encoding="utf-8").splitlines())
+    S = np.array([[float(x) for x in row] for row in rows])
+    expected = {2: [7, 5], 3: [7, 4, 1], 4: [6, 4, 1, 1], 5: [5, 4, 1, 1, 1]}
+    for num_groups, group_sizes in expected.items():
+        grouping = group_tasks(torch.tensor(S), num_groups)
+        assert sorted(map(len, grouping.groups), reverse=True) == group_sizes
+        assert grouping.optimal
+
+
+def test_tag_selections(shared: Path) -> None:
+    published = json.loads((shared / "reference" / "tag_affinities.json").read_text(encoding="utf-8"))
+    checked = 0
+    for name, selections in published["groupings_recomputed_by_exact_dp"].items():
+        table = published["matrices"][name]
+        tasks = list(table)
+        # the HOA tables hold losses: less is better, and the selection minimises
+        sign = -1.0 if name.endswith("loss") else 1.0
+        S = sign * np.array([[table[a].get(b, 0.0) for b in tasks] for a in tasks])
+        for number, selection in selections.items():
+            grouping = group_tasks(S, int(number), overlap=True, alone="forbidden")
+            mine = {
+                (frozenset(tasks[i] for i in served), frozenset(tasks[i] for i in group))
+                for served, group in zip(grouping.serves, grouping.groups, strict=True)
+            }
+            theirs = {(frozenset(x["serve"]), frozenset(x["train"])) for x in selection["groups"]}
+            assert mine == theirs, (name, number)
+            if "mean_score" in selection:
+                assert grouping.score == pytest.approx(selection["mean_score"], rel=1e-12)
+            checked += 1
+    assert checked >= 16
+
+
+def test_sixteen_tasks_and_a_planted_grouping() -> None:
+    rng = np.random.default_rng(3)
+    planted = [sorted(map(int, group)) for group in np.array_split(rng.permutation(16), 5)]
+    S = rng.uniform(-0.1, 0.1, size=(16, 16))
+    for group in planted:
+        S[np.ix_(group, group)] += 0.9
+    np.fill_diagonal(S, 0.5)
+    grouping = group_tasks(S, 5)
+    assert grouping.method == "exact"
+    assert sorted(grouping.groups) == sorted(planted)
+    assert group_tasks(S, 5, method="average_linkage").groups == grouping.groups
+
+
+def test_many_tasks_fall_back_to_average_linkage() -> None:
+    S = np.random.default_rng(0).uniform(size=(17, 17))
+    grouping = group_tasks(S, 4)
+    assert grouping.method == "average_linkage" and not grouping.optimal
+    assert grouping.score <= grouping.bound
+    assert group_tasks(S, 2, method="exact").optimal
+
+
+def test_direction_is_what_j_does_for_i() -> None:
+    # 0 helps both others, who do nothing for it; 1 and 2 are indifferent
+    S = np.array([[0.0, -1.0, -1.0], [5.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    grouping = group_tasks(S, 3, overlap=True)
+    assert grouping.serves == [[0], [1], [2]]
+    assert grouping.groups == [[0], [0, 1], [0, 2]]  # 0 trains alone, and helps each of the others
+    assert grouping.score == pytest.approx(10 / 3)
+    assert group_tasks(S.T, 1).score == pytest.approx(group_tasks(S, 1).score)
+
+
+def test_names_of_a_similarity_and_json(tmp_path: Path) -> None:
+    cosine = torch.tensor([[[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]]], dtype=torch.float64)
+    similarity = Similarity(["de", "nl", "zh"], ["all"], cosine, torch.ones(1, 3, 3, dtype=torch.int64))
+    grouping = group_tasks(similarity, 2)
+    assert grouping.groups == [["de", "nl"], ["zh"]]
+    text = grouping.to_json(tmp_path / "groups.json")
+    assert (tmp_path / "groups.json").read_text(encoding="utf-8") == text + "\n"
+    assert json.loads(text) == {
+        "groups": [["de", "nl"], ["zh"]],
+        "serves": [["de", "nl"], ["zh"]],
+        "score": pytest.approx((0.9 + 0.9 + 1.0) / 3),
+        "bound": pytest.approx((0.9 + 0.9 + 1.0) / 3),
+        "optimal": True,
+        "method": "exact",
+    }
+    similarity.count[0, 0, 2] = 0
+    with pytest.raises(ValueError, match="'de' and 'zh' was never measured"):
+        group_tasks(similarity, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        ((np.full((3, 3), np.nan), 2), {}, ValueError, "tasks 0 and 0 is not finite"),
+        ((np.array([[1, np.inf], [0, 1]]), 1), {}, ValueError, "tasks 0 and 1 is not finite"),
+        ((np.ones((2, 3)), 1), {}, ValueError, r"square matrix, not of the shape \[2, 3\]"),
+        ((torch.ones(2, 2, 2), 1), {}, ValueError, r"\[2, 2, 2\]"),
+        ((np.ones((0, 0)), 1), {}, ValueError, "square matrix"),
+        (([[1.0]], 1), {}, TypeError, "not list"),
+        ((np.array([["a"]]), 1), {}, TypeError, "real numbers"),
+        ((torch.ones(2, 2, dtype=torch.complex64), 1), {}, TypeError, "real numbers"),
+        ((np.eye(3), 0), {}, ValueError, "between 1 and the number of tasks, 3, not 0"),
+        ((np.eye(3), 4), {}, ValueError, "not 4"),
+        ((np.eye(3), 2.0), {}, TypeError, "must be an integer"),
+        ((np.eye(3), True), {}, TypeError, "must be an integer"),
+        ((np.eye(3), 2), {"method": "best"}, ValueError, "'best'"),
+        ((np.eye(3), 2), {"alone": "never"}, ValueError, "'never'"),
+        ((np.eye(3), 2), {"alone": "forbidden"}, ValueError, "3 tasks cannot form 2 groups"),
+        ((np.eye(1), 1), {"alone": "forbidden", "overlap": True}, ValueError, "1 tasks cannot form"),
+        ((np.eye(21), 2), {"method": "exact"}, ValueError, "at most 20 tasks, not 21"),
+    ],
+)
+def test_refusals(arguments: Any, options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        group_tasks(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_diagonal_may_be_missing_where_it_is_not_used() -> None:
+    S = np.array([[np.nan, 1.0], [1.0, np.nan]])
+    assert group_tasks(S, 1, alone="forbidden").score == 1.0
+    with pytest.raises(ValueError, match="not finite"):
+        group_tasks(S, 1)
+
+
+def test_average_linkage_that_leaves_a_task_alone_is_refused() -> None:
+    S = np.array([[1, 0.9, 0.9, 0], [0.9, 1, 0.9, 0], [0.9, 0.9, 1, 0], [0, 0, 0, 1.0]])
+    with pytest.raises(ValueError, match="leaves task 3 alone"):
+        group_tasks(S, 2, method="average_linkage", alone="forbidden")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
+def test_adjusted_rand_index(labels: list[tuple[int, int]]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    first, second = zip(*labels, strict=True)
+    assert adjusted_rand_index(first, second) == pytest.approx(metrics.adjusted_rand_score(first, second), abs=1e-12)
+
+
+def test_adjusted_rand_index_refuses_other_lengths() -> None:
+    with pytest.raises(ValueError, match="not 2 and 3"):
+        adjusted_rand_index("ab", "abc")
