@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 VARIABLE = "GRADSIM_DISABLE_NATIVE"
+ISA_VARIABLE = "GRADSIM_CPU_ISA"  # baseline, avx2, avx512 or avx512_bf16; unset: the best that the processor has
 ABI_VERSION = 1  # of the ops between Python and the library: both sides change it together
 
 loaded: bool = False  # whether the compiled ops can be called
@@ -59,6 +60,9 @@ def _load(file: Path) -> None:
         )
     library.gradsim_cpu_isa.restype = ctypes.c_char_p
     isa = library.gradsim_cpu_isa().decode()
+    wanted = os.environ.get(ISA_VARIABLE)
+    if wanted and wanted != isa:
+        raise _NotLoaded(f"{ISA_VARIABLE}={wanted} is not an instruction set that this processor and library have")
     has_cuda = bool(library.gradsim_has_cuda_kernels())
 
 
