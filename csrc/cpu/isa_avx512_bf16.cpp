@@ -16,20 +16,7 @@ GRADSIM_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")
 namespace gradsim::cpu {
 namespace {
 
-constexpr int kBytes = 64;
-constexpr int kOff = 4;
-constexpr bool kFuse = true;
-
-inline __m512 load_half(const uint16_t*) { return _mm512_setzero_ps(); }  // float16 goes to AVX-512 below
-inline void store_half(__m512, uint16_t*) {}
-
-inline double sum_doubles(__m512d v) { return _mm512_reduce_add_pd(v); }
-inline double sum_floats(__m512 v) {
-  const __m256 high = _mm512_extractf32x8_ps(v, 1);
-  return sum_doubles(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(high)));
-}
-
-#include "cpu/ops.inl"
+#include "cpu/avx512.inl"
 
 struct BFloat16Dot : Converted {
   using Vec = __m512bh;
