@@ -10,10 +10,10 @@ namespace {
 
 const Strips& best() {
   const char* wish = std::getenv("GRADSIM_CPU_ISA");
-  const auto allowed = [wish](const Strips& strips) { return !wish || !*wish || !std::strcmp(wish, strips.name); };
+  [[maybe_unused]] const auto allowed = [wish](const Strips& strips) { return !wish || !*wish || !std::strcmp(wish, strips.name); };
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // and with AVX2 always F16C
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
