@@ -70,7 +70,7 @@ void gradvac(const Gradients& gradients, const int64_t* order, const Surgery& su
   int64_t sum = 0;
   for (size_t n = 0; n < small.size(); ++n) {
     sum += bytes[small[n]] + 4096;  // a group costs something even when it is empty
-    if (sum >= 64 << 10 || n + 1 == small.size()) {
+    if (sum >= 1 << 20 || n + 1 == small.size()) {
       first.push_back(int64_t(n) + 1);
       sum = 0;
     }

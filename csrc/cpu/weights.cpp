@@ -79,7 +79,7 @@ void gradvac_weights(const double* M, int64_t T, const int64_t* order, const Sur
 
 void gradvac_weights(const double* M, int64_t groups, int64_t T, const int64_t* order, const Surgery& surgery,
                      double* target, double* weights, int64_t* corrections) {
-  const int64_t together = std::max<int64_t>(1, 4096 / (T * T));  // groups an item: some microseconds of work
+  const int64_t together = std::max<int64_t>(1, 16384 / (T * T));  // groups an item: worth waking a thread for
   for_each_item((groups + together - 1) / together, [T] { return std::vector<double>(3 * T); },
                 [&](int64_t item, std::vector<double>& scratch) {
                   for (int64_t k = item * together; k < std::min(groups, (item + 1) * together); ++k)
