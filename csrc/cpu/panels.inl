@@ -75,6 +75,7 @@ void panel(const Strip& strip, int near, int far, int64_t columns, void* opaque)
         for (int i = 0; i < R; ++i) square[i * S + j] = Op::fma(v[i], w, square[i * S + j]);
       }
     }
+    asm volatile("" : : : "memory");  // or the compiler loads the sums before the loop, where no register is free
 #pragma GCC unroll 16
     for (int k = 0; k < kTriangle; ++k) sums[k] += triangle[k];
 #pragma GCC unroll 16
