@@ -223,7 +223,7 @@ def combine(
         `out`, or a new tensor [N] in the dtype of J; for lists a list (None where no task has the parameter).
 
     Raises:
-        ValueError, TypeError: as for `gramian`, or weights or out do not fit.
+        ValueError, TypeError: as for `gramian`, or weights or out do not fit, or out lies across the rows of J.
     """
     if isinstance(J, Tensor):
         J = arguments.buffer("J", J)

@@ -115,3 +115,26 @@ def test_too_large_for_half_precision_is_infinite(backend: str) -> None:
     out = gk.combine(J, torch.tensor([[1.0, 1.0]], dtype=torch.float64))
     assert out.isinf().all() and (out > 0).all()
     assert (gk.combine(J, torch.tensor([[-1.0, -1.0]], dtype=torch.float64)) == -torch.inf).all()
+
+
+def rows_with_gaps() -> tuple[Tensor, Tensor]:
+    """Three rows of 200 at 100, 500 and 900 of a longer tensor."""
+    memory = torch.randn(2000, generator=torch.Generator().manual_seed(3))
+    return memory, memory.as_strided((3, 200), (400, 1), 100)
+
+
+@pytest.mark.parametrize("start", [100, 500, 900, 300, 700, 1100, 1700])
+def test_an_output_over_a_row_or_beside_the_rows(backend: str, start: int) -> None:
+    memory, J = rows_with_gaps()
+    weights, J_before = torch.randn(1, 3, dtype=torch.float64), J.clone()
+    check(gk.combine(J, weights, out=memory[start : start + 200]), J_before, weights, [0, 200])
+
+
+@pytest.mark.parametrize("start", [0, 5, 150, 299, 450, 901])
+def test_an_output_across_the_rows_is_refused(backend: str, start: int) -> None:
+    """It would be read after it was written."""
+    memory, J = rows_with_gaps()
+    before = memory.clone()
+    with pytest.raises(ValueError, match="out must be a row of J or share no memory with it"):
+        gk.combine(J, torch.ones(1, 3, dtype=torch.float64), out=memory[start : start + 200])
+    assert torch.equal(memory, before)
