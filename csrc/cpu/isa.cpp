@@ -10,7 +10,9 @@ namespace {
 
 const Strips& best() {
   const char* wish = std::getenv("GRADSIM_CPU_ISA");
-  [[maybe_unused]] const auto allowed = [wish](const Strips& strips) { return !wish || !*wish || !std::strcmp(wish, strips.name); };
+  [[maybe_unused]] const auto allowed = [wish](const Strips& strips) {
+    return !wish || !*wish || !std::strcmp(wish, strips.name);
+  };
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // and with AVX2 always F16C
