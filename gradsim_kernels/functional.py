@@ -3,7 +3,7 @@
 `J` is the gradient buffer [T, N] (float16, bfloat16, float32 or float64; unit stride along N, any row stride) with
 `offsets` int64 [G + 1] that cut its columns into groups; or, everywhere, a list over tasks of lists of tensors as
 autograd left them (None: missing), with the groups as a list of lists of parameter indices. Without offsets there is
-one group. Nothing here is differentiable, and nothing waits for a GPU.
+one group. Nothing here is differentiable. Nothing waits for a GPU, save the reference if offsets lie on one.
 """
 
 from __future__ import annotations
