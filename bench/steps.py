@@ -42,7 +42,7 @@ class Step:
 
     def ours(self) -> None:
         self.count += 1
-        self._gradvac(random_order(self.G, self.T, step=self.count), self.target)
+        self._gradvac(None, self.target)
 
     def naive(self) -> None:
         rivals.naive_gradvac(self.vectors, self.naive_target)
@@ -59,11 +59,11 @@ class Step:
         naive = rivals.naive_gradvac(self.vectors, rivals.zero_targets(self.G, self.T), order.tolist())
         check_close("the naive loop", torch.cat(naive), expected, NAIVE_TOLERANCE)
 
-    def _gradvac(self, order: Tensor, target: Tensor) -> None:
+    def _gradvac(self, order: Tensor | None, target: Tensor) -> None:
         if self.form == "list":
-            gradvac_(self.lists, target, order, self.groups, beta=rivals.BETA, out=self.out_list)
+            gradvac_(self.lists, target, order, self.groups, step=self.count, beta=rivals.BETA, out=self.out_list)
         else:
-            gradvac_(self.J, target, order, self.offsets, beta=rivals.BETA, out=self.out)
+            gradvac_(self.J, target, order, self.offsets, step=self.count, beta=rivals.BETA, out=self.out)
 
     def _update(self) -> Tensor:
         return torch.cat([x.view(-1) for x in self.out_list]) if self.form == "list" else self.out.clone()

@@ -128,10 +128,7 @@ def random_order(
     if not 1 <= arguments.int64("T", T) <= philox.MAX_TASKS:
         raise ValueError(f"T must lie between 1 and {philox.MAX_TASKS}, not {T}")
     if isinstance(step, Tensor):
-        if step.dtype != torch.int64 or step.dim() != 0:
-            was = f"{step.dtype} {list(step.shape)}"
-            raise TypeError(f"step must be an integer or an int64 tensor without dimensions, not {was}")
-        step = step if device is None else step.to(device)
+        step = _step(step) if device is None else _step(step).to(device)
     else:
         step = torch.full((), arguments.int64("step", step), dtype=torch.int64, device=device)
     result: Tensor = _ops.random_order.default(G, T, arguments.int64("seed", seed), step)
@@ -139,11 +136,16 @@ def random_order(
 
 
 @torch.no_grad()
-def pcgrad_weights(M: Tensor, order: Tensor, *, eps: float = EXACT) -> Tensor:
+def pcgrad_weights(
+    M: Tensor, order: Tensor | None, *, seed: int = 0, step: int | Tensor = 0, eps: float = EXACT
+) -> Tensor:
     """PCGrad (Yu et al., NeurIPS 2020, Algorithm 1) on Gramians: the update of group k is weights[k] times J_k.
 
     Args:
-        M: float64 [G, T, T]. order: int64 [G, T, T - 1], row (k, i) the order in which task i visits the others.
+        M: float64 [G, T, T].
+        order: int64 [G, T, T - 1], row (k, i) the order in which task i visits the others; None: it is drawn as by
+            `random_order(G, T, seed=seed, step=step)`, on a GPU inside the same kernel.
+        seed, step: as for `random_order`; only read where `order` is None.
         eps: the relative accuracy of M: 2^-52 for float64 gradients (the default), 2^-23 for the others. A corrected
             gradient that is nothing but the rounding error of M counts as zero.
 
@@ -154,8 +156,8 @@ def pcgrad_weights(M: Tensor, order: Tensor, *, eps: float = EXACT) -> Tensor:
         ValueError, TypeError: a wrong shape, dtype or device; on the CPU also an order that is no permutation.
     """
     G, T = _square("M", M)
-    order = arguments.tensor_like("order", order, (G, T, T - 1), M.device, torch.int64)
-    weights: Tensor = _ops.pcgrad_weights.default(M.contiguous(), order, _eps(eps))
+    visits = _visits(G, T, M.device, order, seed, step)
+    weights: Tensor = _ops.pcgrad_weights.default(M.contiguous(), *visits, _eps(eps))
     return weights
 
 
@@ -163,8 +165,10 @@ def pcgrad_weights(M: Tensor, order: Tensor, *, eps: float = EXACT) -> Tensor:
 def gradvac_weights(
     M: Tensor,
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
     *,
+    seed: int = 0,
+    step: int | Tensor = 0,
     beta: float = 0.01,
     max_target: float = 0.999,
     vaccinate: Tensor | None = None,
@@ -176,7 +180,7 @@ def gradvac_weights(
     Args:
         M: float64 [G, T, T].
         target: float64 [G, T, T], the running target similarities phi_hat, updated in place (Eq. 3 of the paper).
-        order: int64 [G, T, T - 1].
+        order, seed, step: as for `pcgrad_weights`.
         beta: the decay of the targets.
         max_target: what a target is at most when it is compared and aimed at; 1.0 gives the paper's.
         vaccinate: bool [T], the tasks to correct; None: all.
@@ -190,10 +194,11 @@ def gradvac_weights(
         ValueError, TypeError: a wrong shape, dtype, device or range; on the CPU also an order that is no permutation.
     """
     G, T = _square("M", M)
-    order, vaccinate = _surgery_arguments(G, T, M.device, target, order, vaccinate, corrections)
+    vaccinate = _surgery_arguments(G, T, M.device, target, vaccinate, corrections)
+    visits = _visits(G, T, M.device, order, seed, step)
     beta, max_target = arguments.within("beta", beta, 0, 1), arguments.within("max_target", max_target, 0, 1)
     weights: Tensor = _ops.gradvac_weights.default(
-        M.contiguous(), target, order, vaccinate, beta, max_target, _eps(eps), corrections
+        M.contiguous(), target, *visits, vaccinate, beta, max_target, _eps(eps), corrections
     )
     return weights
 
@@ -244,9 +249,11 @@ def combine(
 def gradvac_(
     J: Tensor,
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
     offsets: Groups = None,
     *,
+    seed: int = 0,
+    step: int | Tensor = 0,
     beta: float = 0.01,
     max_target: float = 0.999,
     vaccinate: Tensor | None = None,
@@ -258,9 +265,11 @@ def gradvac_(
 def gradvac_(
     J: Sequence[Sequence[Tensor | None]],
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
     offsets: Groups = None,
     *,
+    seed: int = 0,
+    step: int | Tensor = 0,
     beta: float = 0.01,
     max_target: float = 0.999,
     vaccinate: Tensor | None = None,
@@ -272,9 +281,11 @@ def gradvac_(
 def gradvac_(
     J: Gradients,
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
     offsets: Groups = None,
     *,
+    seed: int = 0,
+    step: int | Tensor = 0,
     beta: float = 0.01,
     max_target: float = 0.999,
     vaccinate: Tensor | None = None,
@@ -289,7 +300,7 @@ def gradvac_(
 
     Args:
         J, offsets, out: as for `combine`.
-        target, order, beta, max_target, vaccinate, corrections: as for `gradvac_weights`.
+        target, order, seed, step, beta, max_target, vaccinate, corrections: as for `gradvac_weights`.
         scale: multiplies the update and the returned weights (1 / number of tasks gives the mean).
 
     Returns:
@@ -304,19 +315,21 @@ def gradvac_(
         J = arguments.buffer("J", J)
         bounds = arguments.offsets_of(offsets, J)
         G, T = bounds.shape[0] - 1, J.shape[0]
-        order, vaccinate = _surgery_arguments(G, T, J.device, target, order, vaccinate, corrections)
+        vaccinate = _surgery_arguments(G, T, J.device, target, vaccinate, corrections)
+        visits = _visits(G, T, J.device, order, seed, step)
         row = _output_row(J, out)
         weights, M = _ops.gradvac_.default(
-            J, target, order, bounds, vaccinate, beta, max_target, scale, corrections, row
+            J, target, *visits, bounds, vaccinate, beta, max_target, scale, corrections, row
         )
         return row, weights, M
     table = lists.table("J", J)
     group_of, G = lists.group_of(offsets, len(table.templates), complete=True)
     device = table.device(torch.device("cpu"))
-    order, vaccinate = _surgery_arguments(G, table.num_tasks, device, target, order, vaccinate, corrections)
+    vaccinate = _surgery_arguments(G, table.num_tasks, device, target, vaccinate, corrections)
+    visits = _visits(G, table.num_tasks, device, order, seed, step)
     outputs, flat = _output_list(out, table)
     weights, M = _ops.gradvac_list_.default(
-        table.tensors, target, order, group_of, vaccinate, beta, max_target, scale, corrections, flat
+        table.tensors, target, *visits, group_of, vaccinate, beta, max_target, scale, corrections, flat
     )
     return outputs, weights, M
 
@@ -336,20 +349,35 @@ def _eps(eps: float) -> float:
 
 
 def _surgery_arguments(
-    G: int,
-    T: int,
-    device: torch.device,
-    target: Tensor,
-    order: Tensor,
-    vaccinate: Tensor | None,
-    corrections: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
+    G: int, T: int, device: torch.device, target: Tensor, vaccinate: Tensor | None, corrections: Tensor | None
+) -> Tensor | None:
+    """Check what is written in place; `vaccinate` as the ops take it."""
     arguments.tensor_like("target", target, (G, T, T), device, written=True)
     if corrections is not None:
         arguments.tensor_like("corrections", corrections, (G, T), device, torch.int64, written=True)
-    if vaccinate is not None:
-        vaccinate = arguments.tensor_like("vaccinate", vaccinate, (T,), device, torch.bool)
-    return arguments.tensor_like("order", order, (G, T, T - 1), device, torch.int64), vaccinate
+    return None if vaccinate is None else arguments.tensor_like("vaccinate", vaccinate, (T,), device, torch.bool)
+
+
+def _visits(
+    G: int, T: int, device: torch.device, order: Tensor | None, seed: int, step: int | Tensor
+) -> tuple[Tensor | None, int, Tensor | None]:
+    """The order, or the seed and the step that it is drawn from, as the ops take them."""
+    if order is not None:
+        return arguments.tensor_like("order", order, (G, T, T - 1), device, torch.int64), 0, None
+    if T > philox.MAX_TASKS:
+        raise ValueError(f"order must be given for more than {philox.MAX_TASKS} tasks, not drawn for {T}")
+    if not isinstance(step, Tensor):
+        step = torch.tensor(arguments.int64("step", step))
+    elif _step(step).device.type != "cpu" and step.device != device:
+        raise ValueError(f"step must be on the CPU or on {device} like the gradients, not on {step.device}")
+    return None, arguments.int64("seed", seed), step
+
+
+def _step(step: Tensor) -> Tensor:
+    if step.dtype != torch.int64 or step.dim() != 0:
+        was = f"{step.dtype} {list(step.shape)}"
+        raise TypeError(f"step must be an integer or an int64 tensor without dimensions, not {was}")
+    return step
 
 
 def _output_row(J: Tensor, out: Tensor | Sequence[Tensor | None] | None) -> Tensor:

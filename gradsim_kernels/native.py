@@ -14,7 +14,7 @@ import torch
 
 VARIABLE = "GRADSIM_DISABLE_NATIVE"
 ISA_VARIABLE = "GRADSIM_CPU_ISA"  # baseline, avx2, avx512 or avx512_bf16; unset: the best that the processor has
-ABI_VERSION = 1  # of the ops between Python and the library: both sides change it together
+ABI_VERSION = 2  # of the ops between Python and the library: both sides change it together
 
 loaded: bool = False  # whether the compiled ops can be called
 reason: str | None = "load() has not run"  # why not, in one sentence; None once loaded

@@ -5,7 +5,7 @@ under a namespace of its own with the same schemas (`gradsim_kernels_cpu::<op>`)
 
 An op whose name ends in `_list` reads the gradients where autograd left them: `gradients` is the row-major [T, P] table
 of contiguous tensors, an empty tensor standing for a missing one, and `group_of` the group of each of the P parameters
-(-1: none).
+(-1: none). An `order` that is None is drawn as by `random_order` from `seed` and `step` (a scalar on any device).
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ SCHEMAS: dict[str, str] = {
     ),
     "random_order": "(int num_groups, int num_tasks, int seed, Tensor step) -> Tensor",
     "order_is_valid": "(Tensor order) -> bool",
-    "pcgrad_weights": "(Tensor M, Tensor order, float eps) -> Tensor",
+    "pcgrad_weights": "(Tensor M, Tensor? order, int seed, Tensor? step, float eps) -> Tensor",
     "gradvac_weights": (
-        "(Tensor M, Tensor(a!) target, Tensor order, Tensor? vaccinate, float beta, float max_target, float eps,"
-        " Tensor(b!)? corrections) -> Tensor"
+        "(Tensor M, Tensor(a!) target, Tensor? order, int seed, Tensor? step, Tensor? vaccinate, float beta,"
+        " float max_target, float eps, Tensor(b!)? corrections) -> Tensor"
     ),
     "combine": "(Tensor J, Tensor weights, Tensor offsets, Tensor(a!) out) -> ()",
     "combine_list": "(Tensor[] gradients, Tensor weights, Tensor group_of, Tensor(a!)[] out) -> ()",
     "gradvac_": (
-        "(Tensor J, Tensor(a!) target, Tensor order, Tensor offsets, Tensor? vaccinate, float beta, float max_target,"
-        " float scale, Tensor(b!)? corrections, Tensor(c!) out) -> (Tensor, Tensor)"
+        "(Tensor J, Tensor(a!) target, Tensor? order, int seed, Tensor? step, Tensor offsets, Tensor? vaccinate,"
+        " float beta, float max_target, float scale, Tensor(b!)? corrections, Tensor(c!) out) -> (Tensor, Tensor)"
     ),
     "gradvac_list_": (
-        "(Tensor[] gradients, Tensor(a!) target, Tensor order, Tensor group_of, Tensor? vaccinate, float beta,"
-        " float max_target, float scale, Tensor(b!)? corrections, Tensor(c!)[] out) -> (Tensor, Tensor)"
+        "(Tensor[] gradients, Tensor(a!) target, Tensor? order, int seed, Tensor? step, Tensor group_of,"
+        " Tensor? vaccinate, float beta, float max_target, float scale, Tensor(b!)? corrections, Tensor(c!)[] out)"
+        " -> (Tensor, Tensor)"
     ),
 }
 
@@ -74,11 +75,11 @@ def _fake_random_order(num_groups: int, num_tasks: int, seed: int, step: Tensor)
     return step.new_empty((num_groups, num_tasks, num_tasks - 1), dtype=torch.int64)
 
 
-def _fake_pcgrad_weights(M: Tensor, order: Tensor, eps: float) -> Tensor:
+def _fake_pcgrad_weights(M: Tensor, *rest: Any) -> Tensor:
     return _float64(M, M.shape[0], M.shape[1])
 
 
-def _fake_gradvac_weights(M: Tensor, target: Tensor, order: Tensor, *rest: Any) -> Tensor:
+def _fake_gradvac_weights(M: Tensor, target: Tensor, *rest: Any) -> Tensor:
     return _float64(M, M.shape[0], M.shape[1])
 
 

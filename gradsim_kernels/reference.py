@@ -61,15 +61,17 @@ def order_is_valid(order: Tensor) -> bool:
     return bool((order.sort(dim=-1).values == (others % T).reshape(T, T - 1)).all())
 
 
-def pcgrad_weights(M: Tensor, order: Tensor, eps: float) -> Tensor:
+def pcgrad_weights(M: Tensor, order: Tensor | None, seed: int, step: Tensor | None, eps: float) -> Tensor:
     target = torch.zeros_like(M)  # PCGrad is GradVac with a target that stays 0
-    return gradvac_weights(M, target, order, None, 0.0, 1.0, eps, None)
+    return gradvac_weights(M, target, order, seed, step, None, 0.0, 1.0, eps, None)
 
 
 def gradvac_weights(
     M: Tensor,
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
+    seed: int,
+    step: Tensor | None,
     vaccinate: Tensor | None,
     beta: float,
     max_target: float,
@@ -78,6 +80,10 @@ def gradvac_weights(
 ) -> Tensor:
     """Algorithm 1 of GradVac on coefficients: g'_i = c_i J, so |g'_i|^2 = c_i M c_i^T and g'_i . g_j = (c_i M)_j."""
     G, T, _ = M.shape
+    if order is None:
+        if step is None:
+            raise RuntimeError("without an order there must be a step")
+        order = random_order(G, T, seed, step.to(M.device))
     finite = M.isfinite().all(dim=(1, 2), keepdim=True)
     M = torch.where(finite, M, 0.0)  # a group without gradients: nothing is visited, no target changes
     norm = M.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # |g_j|: [G, T]
@@ -124,7 +130,9 @@ def combine_list(gradients: Sequence[Tensor], weights: Tensor, group_of: Tensor,
 def gradvac_(
     J: Tensor,
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
+    seed: int,
+    step: Tensor | None,
     offsets: Tensor,
     vaccinate: Tensor | None,
     beta: float,
@@ -135,7 +143,7 @@ def gradvac_(
 ) -> tuple[Tensor, Tensor]:
     M = gramian(J, offsets)
     eps = accuracy([J])
-    weights = scale * gradvac_weights(M, target, order, vaccinate, beta, max_target, eps, corrections)
+    weights = scale * gradvac_weights(M, target, order, seed, step, vaccinate, beta, max_target, eps, corrections)
     combine(J, weights, offsets, out)
     return weights, M
 
@@ -143,7 +151,9 @@ def gradvac_(
 def gradvac_list_(
     gradients: Sequence[Tensor],
     target: Tensor,
-    order: Tensor,
+    order: Tensor | None,
+    seed: int,
+    step: Tensor | None,
     group_of: Tensor,
     vaccinate: Tensor | None,
     beta: float,
@@ -155,7 +165,7 @@ def gradvac_list_(
     G, T, _ = target.shape
     M = gramian_list(gradients, T, G, group_of)
     eps = accuracy([x for x in gradients if x.numel()])
-    weights = scale * gradvac_weights(M, target, order, vaccinate, beta, max_target, eps, corrections)
+    weights = scale * gradvac_weights(M, target, order, seed, step, vaccinate, beta, max_target, eps, corrections)
     combine_list(gradients, weights, group_of, out)
     return weights, M
 

@@ -28,8 +28,12 @@ def values(op: str, args: Sequence[Any], order_is_valid: Callable[[Tensor], bool
             _output(arg, args[0])
         if name == "offsets" and arg.device.type == "cpu":
             _offsets(arg, columns=args[0].shape[1])
-        elif name == "order" and arg.device.type == "cpu" and arg.numel() and not order_is_valid(arg):
+        elif name == "order" and arg is not None and _known(arg) and not order_is_valid(arg):
             raise ValueError("order must hold, in each row (k, i), every task j != i exactly once")
+
+
+def _known(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.numel() > 0
 
 
 def _offsets(offsets: Tensor, columns: int) -> None:

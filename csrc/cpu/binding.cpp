@@ -39,11 +39,30 @@ double* square(const Tensor& tensor, const char* name, int64_t G, int64_t T) {
   return dense<double>(tensor, name, aoti_torch_dtype_float64(), {G, T, T});
 }
 
-const int64_t* checked_order(const Tensor& order, int64_t G, int64_t T) {
-  const int64_t* data = dense<int64_t>(order, "order", aoti_torch_dtype_int64(), {G, T, T - 1});
-  require(order_is_valid(data, G, T), "each row of order must hold every other task once");
-  return data;
-}
+// The visiting order of a call: the one that is given, or else drawn from seed and step.
+class Order {
+ public:
+  explicit Order(Stack& args)
+      : given_(args.optional_tensor()), seed_(uint64_t(args.integer())), step_(args.optional_tensor()) {}
+
+  const int64_t* data(int64_t G, int64_t T) {
+    if (given_) {
+      const int64_t* data = dense<int64_t>(given_, "order", aoti_torch_dtype_int64(), {G, T, T - 1});
+      require(order_is_valid(data, G, T), "each row of order must hold every other task once");
+      return data;
+    }
+    require(bool(step_) && 1 <= T && T <= 65536, "without an order there must be a step, and at most 65,536 tasks");
+    drawn_.resize(size_t(G * T * (T - 1)));
+    random_order(G, T, seed_, uint64_t(*dense<int64_t>(step_, "step", aoti_torch_dtype_int64(), {})), drawn_.data());
+    return drawn_.data();
+  }
+
+ private:
+  const Tensor given_;
+  const uint64_t seed_;
+  const Tensor step_;
+  std::vector<int64_t> drawn_;
+};
 
 Surgery surgery_of(double beta, double max_target, double eps, const Tensor& vaccinate, int64_t T) {
   const bool* chosen = vaccinate ? dense<bool>(vaccinate, "vaccinate", aoti_torch_dtype_bool(), {T}) : nullptr;
@@ -124,18 +143,19 @@ void order_is_valid_op(StableIValue* stack, uint64_t, uint64_t) {
 }
 
 // weights [G, T] for Gramians that are given.
-StableIValue weights_of(const Tensor& M, const Tensor& order, double* target, const Surgery& surgery,
+StableIValue weights_of(const Tensor& M, Order& order, double* target, const Surgery& surgery,
                         const Tensor& corrections) {
   const int64_t G = M.size(0), T = M.size(1);
   Tensor weights = float64({G, T});
-  gradvac_weights(square(M, "M", G, T), G, T, checked_order(order, G, T), surgery, target, weights.data<double>(),
+  gradvac_weights(square(M, "M", G, T), G, T, order.data(G, T), surgery, target, weights.data<double>(),
                   corrections_of(corrections, G, T));
   return weights.release();
 }
 
 void pcgrad_weights_op(StableIValue* stack, uint64_t, uint64_t) {
   Stack args(stack);
-  const Tensor M = args.tensor(), order = args.tensor();
+  const Tensor M = args.tensor();
+  Order order(args);
   const double eps = args.real();
   require(M.dim() == 3, "M must be [G, T, T]");
   std::vector<double> target(M.numel(), 0.0);  // PCGrad is GradVac with a target that stays 0
@@ -144,7 +164,9 @@ void pcgrad_weights_op(StableIValue* stack, uint64_t, uint64_t) {
 
 void gradvac_weights_op(StableIValue* stack, uint64_t, uint64_t) {
   Stack args(stack);
-  const Tensor M = args.tensor(), target = args.tensor(), order = args.tensor(), vaccinate = args.optional_tensor();
+  const Tensor M = args.tensor(), target = args.tensor();
+  Order order(args);
+  const Tensor vaccinate = args.optional_tensor();
   const double beta = args.real(), max_target = args.real(), eps = args.real();
   const Tensor corrections = args.optional_tensor();
   require(M.dim() == 3, "M must be [G, T, T]");
@@ -172,11 +194,11 @@ void combine_list_op(StableIValue* stack, uint64_t, uint64_t) {
 }
 
 // What gradvac_ and gradvac_list_ share once the gradients are laid out.
-void gradvac_of(const Gradients& gradients, const Tensor& target, const Tensor& order, const Tensor& vaccinate,
+void gradvac_of(const Gradients& gradients, const Tensor& target, Order& order, const Tensor& vaccinate,
                 double beta, double max_target, double scale, const Tensor& corrections, StableIValue* results) {
   const int64_t G = gradients.groups, T = gradients.tasks;
   Tensor weights = float64({G, T}), M = float64({G, T, T});
-  gradvac(gradients, checked_order(order, G, T), surgery_of(beta, max_target, accuracy(gradients), vaccinate, T), scale,
+  gradvac(gradients, order.data(G, T), surgery_of(beta, max_target, accuracy(gradients), vaccinate, T), scale,
           square(target, "target", G, T), weights.data<double>(), corrections_of(corrections, G, T), M.data<double>());
   results[0] = weights.release();
   results[1] = M.release();
@@ -184,8 +206,9 @@ void gradvac_of(const Gradients& gradients, const Tensor& target, const Tensor& 
 
 void gradvac_op(StableIValue* stack, uint64_t, uint64_t) {
   Stack args(stack);
-  const Tensor J = args.tensor(), target = args.tensor(), order = args.tensor(), offsets = args.tensor();
-  const Tensor vaccinate = args.optional_tensor();
+  const Tensor J = args.tensor(), target = args.tensor();
+  Order order(args);
+  const Tensor offsets = args.tensor(), vaccinate = args.optional_tensor();
   const double beta = args.real(), max_target = args.real(), scale = args.real();
   const Tensor corrections = args.optional_tensor(), out = args.tensor();
   gradvac_of(from_buffer(J, offsets, &out), target, order, vaccinate, beta, max_target, scale, corrections, stack);
@@ -194,8 +217,9 @@ void gradvac_op(StableIValue* stack, uint64_t, uint64_t) {
 void gradvac_list_op(StableIValue* stack, uint64_t, uint64_t) {
   Stack args(stack);
   const std::vector<Tensor> list = args.tensors();
-  const Tensor target = args.tensor(), order = args.tensor(), group_of = args.tensor();
-  const Tensor vaccinate = args.optional_tensor();
+  const Tensor target = args.tensor();
+  Order order(args);
+  const Tensor group_of = args.tensor(), vaccinate = args.optional_tensor();
   const double beta = args.real(), max_target = args.real(), scale = args.real();
   const Tensor corrections = args.optional_tensor();
   const std::vector<Tensor> out = args.tensors();
@@ -232,7 +256,7 @@ const struct Registration {
 
 extern "C" {
 
-__attribute__((visibility("default"))) int gradsim_abi_version() { return 1; }
+__attribute__((visibility("default"))) int gradsim_abi_version() { return 2; }
 
 __attribute__((visibility("default"))) int gradsim_has_cuda_kernels() {
 #ifdef GRADSIM_WITH_CUDA

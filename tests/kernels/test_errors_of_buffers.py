@@ -88,7 +88,6 @@ BAD_TENSORS: list[Case] = [
     ("order", lambda c: c.order[:1], ORDER),
     ("order", lambda c: torch.zeros(G, T, T, dtype=torch.int64), ORDER),
     ("order", lambda c: c.order.to("meta"), ORDER),
-    ("order", lambda c: None, ORDER),
     ("order", lambda c: torch.zeros_like(c.order), ORDER),
     ("order", lambda c: c.order + 1, ORDER),
     ("order", lambda c: c.order - 1, ORDER),

@@ -35,13 +35,13 @@ def inputs(dtype: torch.dtype) -> dict[str, Arguments]:
         "cross_gramian": (J, J[:2], offsets),
         "cross_gramian_list": (table, T, table[:6], 2, G, group_of),
         "random_order": (G, T, 5, torch.tensor(6)),
-        "pcgrad_weights": (M, order, 2.0**-52),
-        "gradvac_weights": (M, target(), order, *options, 2.0**-52, counts.clone()),
+        "pcgrad_weights": (M, order, 0, None, 2.0**-52),
+        "gradvac_weights": (M, target(), order, 0, None, *options, 2.0**-52, counts.clone()),
         "combine": (J, weights, offsets, J.new_empty(40)),
         "combine_list": (table, weights, group_of, [J.new_empty(n) for n in cut]),
-        "gradvac_": (J, target(), order, offsets, *options, 1.0, counts.clone(), J.new_empty(40)),
+        "gradvac_": (J, target(), order, 0, None, offsets, *options, 1.0, counts.clone(), J.new_empty(40)),
         "gradvac_list_": (
-            table, target(), order, group_of, *options, 1.0, counts.clone(), [J.new_empty(n) for n in cut],
+            table, target(), order, 0, None, group_of, *options, 1.0, counts.clone(), [J.new_empty(n) for n in cut],
         ),
     }  # fmt: skip
 
@@ -73,6 +73,15 @@ def test_opcheck_without_the_optional_tensors(backend: str, name: str) -> None:
         n for n, a in enumerate(arguments) if isinstance(a, Tensor) and a.shape == (G, T) and a.dtype == torch.int64
     )
     arguments[at] = None
+    torch.library.opcheck(op, tuple(arguments))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "? order" in ops.SCHEMAS[name]])
+def test_opcheck_with_an_order_that_is_drawn(backend: str, name: str) -> None:
+    op = getattr(getattr(torch.ops, ops.NAMESPACE), name).default
+    at = [argument.name for argument in op._schema.arguments].index("order")
+    arguments = list(inputs(torch.float32)[name])
+    arguments[at : at + 3] = [None, 5, torch.tensor(6)]
     torch.library.opcheck(op, tuple(arguments))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
+from oracles import gradients, steps
 from oracles import philox as oracle
 
 import gradsim_kernels as gk
@@ -105,3 +107,50 @@ def test_tasks_draw_independently(backend: str) -> None:
     earlier = [(order[:, i] == 2).int().argmax(dim=1) < (order[:, i] == 3).int().argmax(dim=1) for i in (0, 1)]
     counts = Counter(zip(earlier[0].tolist(), earlier[1].tolist(), strict=True))
     assert chi_square([counts[a, b] for a in (False, True) for b in (False, True)]) < 3 + 5 * math.sqrt(2 * 3)
+
+
+DRAWN = {"seed": 2**40 + 5, "step": 2**35 + 3}
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 5, 8, 33])
+@pytest.mark.parametrize("step", [DRAWN["step"], torch.tensor(DRAWN["step"])], ids=["number", "tensor"])
+def test_an_order_that_is_not_given_is_drawn(backend: str, T: int, step: int | torch.Tensor) -> None:
+    """The same result, to the bit, as with the order that `random_order` returns for the same seed and step."""
+    drawn: dict[str, Any] = {"seed": DRAWN["seed"], "step": step}
+    J, offsets = gradients.make("random", T, 90), [0, 40, 90]
+    order = gk.random_order(2, T, **DRAWN)
+    M = gk.gramian(J, offsets)
+    assert torch.equal(gk.pcgrad_weights(M, None, **drawn), gk.pcgrad_weights(M, order))
+    for rows, groups in ((J, offsets), ([[row[:40], row[40:]] for row in J], [[0], [1]])):
+        expected, actual = steps.random_target(2, T, 1), steps.random_target(2, T, 1)
+        weights = gk.gradvac_weights(M, expected, order, beta=0.1)
+        assert torch.equal(gk.gradvac_weights(M, actual, None, beta=0.1, **drawn), weights)
+        assert torch.equal(actual, expected)
+        expected, actual = steps.random_target(2, T, 1), steps.random_target(2, T, 1)
+        _, weights, _ = gk.gradvac_(rows, expected, order, groups, beta=0.1)
+        _, found, _ = gk.gradvac_(rows, actual, None, groups, beta=0.1, **drawn)
+        assert torch.equal(found, weights) and torch.equal(actual, expected)
+    if T > 4:
+        other = gk.gradvac_weights(M, steps.random_target(2, T, 1), None, seed=1)
+        assert not torch.equal(other, gk.gradvac_weights(M, steps.random_target(2, T, 1), order))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "argument", "error"),
+    [
+        ({"step": 1.5}, "step", TypeError),
+        ({"step": torch.tensor([1])}, "step", TypeError),
+        ({"step": torch.tensor(1.0)}, "step", TypeError),
+        ({"step": 2**63}, "step", ValueError),
+        ({"step": torch.tensor(1, device="meta")}, "step", ValueError),
+        ({"seed": 2**63}, "seed", ValueError),
+        ({"seed": "7"}, "seed", TypeError),
+    ],
+)
+def test_a_seed_or_step_that_cannot_be_drawn_from(
+    backend: str, drawn: dict[str, Any], argument: str, error: type[Exception]
+) -> None:
+    M = torch.eye(3, dtype=torch.float64)[None]
+    with pytest.raises(error, match=argument) as caught:
+        gk.pcgrad_weights(M, None, **drawn)
+    assert "\n" not in str(caught.value)

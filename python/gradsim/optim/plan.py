@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from gradsim.gradients.granularity import Groups
-from gradsim.optim.state import SurgeryState
-from gradsim_kernels import random_order
 
 
 class Plan:
@@ -40,9 +38,3 @@ class Plan:
             places = {p: i for i, p in enumerate(parameters)}
             self._last = (parameters, [[places[p] for p in group if p in places] for group in self._members])
         return self._last[1]
-
-
-def random_order_of(state: SurgeryState, seed: int) -> Tensor:
-    """The orders of the coming step: drawn anew for each step, group and task (GradVac, Algorithm 1)."""
-    G, T = len(state.groups), len(state.tasks)
-    return random_order(G, T, seed=seed, step=state.tensors["step"], device=state.device)

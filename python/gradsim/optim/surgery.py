@@ -12,7 +12,7 @@ from gradsim.gradients.granularity import Expression, Granularity, Groups, Spec
 from gradsim.optim import arguments, checks
 from gradsim.optim import statistics as measured
 from gradsim.optim.columns import Places, Rows, places_for, sort_columns, take
-from gradsim.optim.plan import Plan, random_order_of
+from gradsim.optim.plan import Plan
 from gradsim.optim.state import VERSION, SurgeryState, check_groups, check_saved
 from gradsim.optim.timing import StepTimer
 from gradsim_kernels import combine, gradvac_, gramian
@@ -179,8 +179,10 @@ class Surgery:
         update, _, M = gradvac_(
             rows,
             target,
-            self._plan.ascending if self.order == "ascending" else random_order_of(state, self.seed),
+            self._plan.ascending if self.order == "ascending" else None,  # drawn anew for each step, group and task
             groups,
+            seed=self.seed,
+            step=state.tensors["step"],
             beta=self.beta if self.method == "gradvac" else 0.0,  # PCGrad: the targets stay 0
             max_target=self.max_target,
             vaccinate=self._plan.mask,
