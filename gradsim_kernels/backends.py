@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsim_kernels import native, ops, reference, validate
+from gradsim_kernels import cuda, gpu, native, ops, preference, reference, validate
 
 NAMES = ("reference", "cpu", "triton", "cuda")
 VARIABLE = "GRADSIM_BACKEND"
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("gradsim_backend", default=None)
 _libraries: list[torch.library.Library] = []
+_implementations: dict[str, dict[str, Callable[..., Any]]] = {"reference": {}, "cpu": {}}
+_substitutes: dict[str, Mapping[str, Callable[..., Any]]] = {}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,27 @@ class Backend:
 
 def backends() -> dict[str, Backend]:
     """What there is: `{name: Backend}` for `reference`, `cpu`, `triton` and `cuda`, and why one is missing."""
-    later = "its kernels come with a later version of gradsim-kernels"
-    return {
-        "reference": Backend("reference", True, None, ("cpu", "cuda")),
-        "cpu": Backend("cpu", native.loaded, native.reason, ("cpu",)),
-        "triton": Backend("triton", False, later, ("cuda",)),
-        "cuda": Backend("cuda", False, later, ("cuda",)),
-    }
+    reasons = {"reference": None, "cpu": native.reason, "triton": _why_no_triton(), "cuda": _why_no_cuda()}
+    devices = {"reference": ("cpu", "cuda"), "cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}
+    for name in _substitutes:
+        reasons[name], devices[name] = None, ("cpu",)
+    return {name: Backend(name, reasons[name] is None, reasons[name], devices[name]) for name in NAMES}
+
+
+def _why_no_cuda() -> str | None:
+    if not native.loaded:
+        return native.reason
+    return _why_no_gpu() if native.has_cuda else "the native library was built without its CUDA kernels"
+
+
+def _why_no_triton() -> str | None:
+    return _why_no_gpu() if TRITON_INSTALLED else "triton is not installed"
+
+
+def _why_no_gpu() -> str | None:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    return None if torch.cuda.is_available() else "there is no GPU that torch can use"
 
 
 @contextmanager
@@ -67,30 +85,54 @@ def _require(name: str) -> Backend:
     return backend
 
 
-def select(device: torch.device) -> str:
-    """The name of the backend that computes for tensors on `device`."""
+def select(device: torch.device, op: str = "gradvac_", tasks: int = 1) -> str:
+    """The name of the backend that computes `op` for this many tasks on `device`."""
     name = _chosen.get() or os.environ.get(VARIABLE) or None
     if name is None:
-        return "cpu" if device.type == "cpu" and native.loaded else "reference"
+        if device.type == "cpu":
+            return "cpu" if native.loaded else "reference"
+        there = {"cuda": native.has_cuda, "triton": TRITON_INSTALLED}
+        choices = preference.order(op, tasks) if device.type == "cuda" else ()
+        return next((choice for choice in choices if there[choice]), "reference")
     backend = _require(name)
     if name != "reference" and device.type not in backend.devices:
         raise RuntimeError(f"backend {name!r} computes on {backend.devices[0]} tensors only, not on {device}")
     return name
 
 
-def dispatch(name: str) -> Any:
+def dispatch(name: str) -> Callable[..., Any]:
     """The implementation of the public op `name`: check the values that a CPU can check for free, then hand over."""
-    specification = getattr(reference, name)
-    compiled = {
-        backend: getattr(getattr(torch.ops, f"{ops.NAMESPACE}_{backend}"), name).default for backend in ("cpu",)
-    }
 
     def run(*args: Any) -> Any:
-        backend = select(_device(args))
+        backend = select(_device(args), name, preference.tasks(name, args))
         validate.values(name, args, order_is_valid)
-        return specification(*args) if backend == "reference" else compiled[backend](*args)
+        return _functions(backend)[name](*args)
 
     return run
+
+
+def _functions(backend: str) -> Mapping[str, Callable[..., Any]]:
+    """The ops of one backend by name; Triton is imported when it is first used."""
+    if backend in _substitutes:
+        return _substitutes[backend]
+    if backend not in _implementations:
+        if backend == "triton":
+            from gradsim_kernels.triton.launch import Triton
+
+            _implementations[backend] = gpu.implementations(Triton())
+        else:
+            _implementations[backend] = gpu.implementations(cuda.Cuda())
+    return _implementations[backend]
+
+
+@contextmanager
+def substitute(name: str, kernels: gpu.Kernels) -> Iterator[None]:
+    """For tests: inside the block the backend `name` is there, computes on CPU tensors, and is `kernels`."""
+    _substitutes[name] = gpu.implementations(kernels)
+    try:
+        yield
+    finally:
+        del _substitutes[name]
 
 
 def order_is_valid(order: Tensor) -> bool:
@@ -110,10 +152,13 @@ def _device(args: Sequence[Any]) -> torch.device:
 
 def register() -> None:
     """Define every op and register the dispatching implementation of the public ones; called once, at import."""
-    public = ops.define(ops.NAMESPACE)
-    _libraries.extend([public, ops.define(f"{ops.NAMESPACE}_cpu")])
+    public, cpu = ops.define(ops.NAMESPACE), ops.define(f"{ops.NAMESPACE}_cpu")
+    _libraries.extend([public, cpu, cuda.define()])
     native.load()
+    compiled = getattr(torch.ops, f"{ops.NAMESPACE}_cpu")
     for name in ops.SCHEMAS:
+        _implementations["reference"][name] = getattr(reference, name)
+        _implementations["cpu"][name] = getattr(compiled, name).default
         if name not in ops.HOST_ONLY:
             public.impl(name, dispatch(name), "CompositeExplicitAutograd")
 
