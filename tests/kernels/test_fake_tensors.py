@@ -37,6 +37,10 @@ def order(device: str) -> Tensor:
     return torch.empty(G, T, T - 1, dtype=torch.int64, device=device)
 
 
+def step(device: str) -> Tensor:
+    return torch.empty((), dtype=torch.int64, device=device)
+
+
 def weights(device: str) -> Tensor:
     return torch.empty(G, T, dtype=torch.float64, device=device)
 
@@ -57,10 +61,16 @@ CALLS: dict[str, tuple[Callable[[str], Any], Expected]] = {
     "random_order": (lambda d: gk.random_order(G, T, device=d), [((G, T, T - 1), torch.int64)]),
     "pcgrad_weights": (lambda d: gk.pcgrad_weights(square(d), order(d)), [W_LIKE]),
     "gradvac_weights": (lambda d: gk.gradvac_weights(square(d), square(d), order(d)), [W_LIKE]),
+    "pcgrad_weights with a drawn order": (lambda d: gk.pcgrad_weights(square(d), None, step=step(d)), [W_LIKE]),
+    "gradvac_weights with a drawn order": (lambda d: gk.gradvac_weights(square(d), square(d), None, step=3), [W_LIKE]),
     "combine": (lambda d: gk.combine(buffer(d), weights(d), OFFSETS), [((N,), torch.bfloat16)]),
     "combine of a list": (lambda d: gk.combine(lists(d), weights(d), GROUPS), PARAMETERS),
     "gradvac_": (
         lambda d: gk.gradvac_(buffer(d), square(d), order(d), OFFSETS),
+        [((N,), torch.bfloat16), W_LIKE, M_LIKE],
+    ),
+    "gradvac_ with a drawn order": (
+        lambda d: gk.gradvac_(buffer(d), square(d), None, OFFSETS, step=step(d)),
         [((N,), torch.bfloat16), W_LIKE, M_LIKE],
     ),
     "gradvac_ of a list": (
