@@ -135,7 +135,7 @@ def build_library(with_cuda: bool) -> Path:
     libraries: list[str] = []
     if with_cuda:
         more, libraries = cuda_work(host)
-        work += more
+        work = more + work  # the longest first
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda job: compile_one(*job), work))
     library = OBJECTS / "_native.so"

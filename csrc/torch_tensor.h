@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gradsim/gradients.h"
@@ -28,17 +29,22 @@ class Tensor {
   explicit Tensor(StableIValue value) : handle_(reinterpret_cast<AtenTensorHandle>(value)) {}
   Tensor(Tensor&& other) noexcept : handle_(other.handle_) { other.handle_ = nullptr; }
   Tensor(const Tensor&) = delete;
+  Tensor& operator=(Tensor&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
   ~Tensor() {
     if (handle_) aoti_torch_delete_tensor_object(handle_);
   }
 
-  static Tensor empty(const std::vector<int64_t>& sizes, int32_t dtype) {
+  static Tensor empty(const std::vector<int64_t>& sizes, int32_t dtype,
+                      int32_t device_type = aoti_torch_device_type_cpu(), int32_t device_index = 0) {
     std::vector<int64_t> strides(sizes.size());
     int64_t stride = 1;
     for (size_t d = sizes.size(); d-- > 0; stride *= sizes[d]) strides[d] = stride;
     Tensor result;
-    ok(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype,
-                                aoti_torch_device_type_cpu(), 0, &result.handle_),
+    ok(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype, device_type, device_index,
+                                &result.handle_),
        "a new tensor");
     return result;
   }
@@ -61,11 +67,17 @@ class Tensor {
     ok(aoti_torch_get_dtype(handle_, &value), "dtype");
     return value;
   }
-  bool on_cpu() const {
+  int32_t device_type() const {
     int32_t value;
     ok(aoti_torch_get_device_type(handle_, &value), "device");
-    return value == aoti_torch_device_type_cpu();
+    return value;
   }
+  int32_t device_index() const {
+    int32_t value;
+    ok(aoti_torch_get_device_index(handle_, &value), "device index");
+    return value;
+  }
+  bool on_cpu() const { return device_type() == aoti_torch_device_type_cpu(); }
   bool contiguous() const {
     bool value;
     ok(aoti_torch_is_contiguous(handle_, &value), "is_contiguous");

@@ -25,16 +25,16 @@
 
 #ifdef GRADSIM_EMULATED
 #define GRADSIM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  emulate_launch(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__)
+  emulate_launch(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #else
 // Names of template instances with commas go into parentheses: GRADSIM_LAUNCH((kernel<float, 8>), ...).
-#define GRADSIM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
-  do {                                                                                                     \
-    kernel<<<(grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);      \
-    const cudaError_t launched = cudaGetLastError();                                                       \
-    if (launched != cudaSuccess)                                                                           \
-      throw std::runtime_error(std::string("gradsim_kernels: a CUDA kernel could not be launched: ") +     \
-                               cudaGetErrorString(launched));                                              \
+#define GRADSIM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
+  do {                                                                                                 \
+    kernel<<<(grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);  \
+    const cudaError_t launched = cudaGetLastError();                                                   \
+    if (launched != cudaSuccess)                                                                       \
+      throw std::runtime_error(std::string("gradsim_kernels: a CUDA kernel could not be launched: ") + \
+                               cudaGetErrorString(launched));                                          \
   } while (false)
 #endif
 
@@ -50,6 +50,35 @@ __device__ inline T load_readonly(const T* at) {
   return *at;
 #else
   return __ldg(at);
+#endif
+}
+
+template <class T>
+__device__ inline T* load_readonly(T* const* at) {
+#ifdef GRADSIM_EMULATED
+  return *at;
+#else
+  return reinterpret_cast<T*>(__ldg(reinterpret_cast<const unsigned long long*>(at)));
+#endif
+}
+
+// A pointer that comes out of a table could be to anything, as far as the compiler knows; loads from what is known to
+// be global memory are faster.
+template <class T>
+__device__ inline T* global_memory(T* at) {
+#ifndef GRADSIM_EMULATED
+  __builtin_assume(__isGlobal(at));
+#endif
+  return at;
+}
+
+// Memory that another block of the launch has written: not from this processor's L1.
+template <class T>
+__device__ inline T load_from_l2(const T* at) {
+#ifdef GRADSIM_EMULATED
+  return *at;
+#else
+  return __ldcg(at);
 #endif
 }
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradsim_kernels import native
+from gradsim_kernels import cuda, native
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the audit reads ELF files")
 
 # The last one is for the benchmarks, which measure their own ceilings.
 EXPORTED = {"gradsim_abi_version", "gradsim_cpu_isa", "gradsim_has_cuda_kernels", "gradsim_fma_rate_probe"}
+# What only the CUDA kernels ask for, besides the functions with "cuda" in their names, which are not in every torch.
+CUDA_ONLY = {"aoti_torch_get_device_index"}
 # Symbols of the C and C++ run-time libraries carry one of these versions; the linker itself asks for the last three.
 RUNTIME = re.compile(r".+@(GLIBC|GLIBCXX|CXXABI|GCC)_[\d.]+|__gmon_start__|_ITM_(de)?registerTMCloneTable")
 
@@ -46,7 +48,7 @@ def test_asks_only_for_declared_functions_of_libtorch(asked: dict[str, str], pro
 
 def test_everything_declared_is_used(asked: dict[str, str], prototypes: dict[str, str]) -> None:
     """A prototype that nobody calls is one more thing to keep in step with torch."""
-    cuda = set() if native.has_cuda else {name for name in prototypes if "cuda" in name}
+    cuda = set() if native.has_cuda else {name for name in prototypes if "cuda" in name} | CUDA_ONLY
     assert prototypes.keys() - cuda - asked.keys() == set()
 
 
@@ -82,6 +84,16 @@ def test_tells_its_version_and_what_is_in_it(library: Path) -> None:
     assert c.gradsim_abi_version() == native.ABI_VERSION
     assert c.gradsim_cpu_isa().decode() == native.isa
     assert bool(c.gradsim_has_cuda_kernels()) is native.has_cuda
+
+
+def test_cuda_ops_are_there_if_it_has_cuda_kernels(library: Path) -> None:
+    """Registered for GPU tensors and no others; a torch without CUDA never reaches them."""
+    registered = torch._C._dispatch_has_kernel_for_dispatch_key
+    for name in cuda.SCHEMAS:
+        assert registered(f"{cuda.NAMESPACE}::{name}", "CUDA") is native.has_cuda
+        assert not registered(f"{cuda.NAMESPACE}::{name}", "CPU")
+    with pytest.raises(NotImplementedError, match="'CPU' backend"):
+        torch.ops.gradsim_kernels_cuda.random_order.default(1, 2, 0, torch.tensor(0))
 
 
 def test_an_exception_crosses_into_python(library: Path) -> None:

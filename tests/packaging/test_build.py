@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -20,6 +21,13 @@ STAND_IN = """
 #include "toy.h"
 extern "C" __attribute__((visibility("default"))) int gradsim_abi_version() { return TOY; }
 extern "C" __attribute__((visibility("default"))) int not_for_others() { return 0; }
+"""
+CUDA_STAND_IN = """
+__global__ void fill(float* x) { x[blockIdx.x] = 1; }
+extern "C" __attribute__((visibility("default"))) int gradsim_toy_with_cuda() {
+  int version = 0;
+  return cudaRuntimeGetVersion(&version) == cudaSuccess && version >= 11000;
+}
 """
 COMPUTE = """
 import torch, gradsim_kernels as gk
@@ -113,6 +121,31 @@ def test_what_was_asked_for_and_cannot_be_built_is_an_error(tree: Path, native: 
     built, output = wheel(tree, GRADSIM_NATIVE=native, CXX=cxx)
     assert built is None
     assert said in output
+
+
+def test_cuda_kernels_need_a_toolkit_and_no_gpu(tree: Path, compiler: str) -> None:
+    """They are in the library that loads here, for the targets that were asked for and as PTX for later ones."""
+    build = ("setup.py", "-q", "build_ext", "--inplace")
+    (tree / "csrc" / "cuda").mkdir()
+    kernel = tree / "csrc" / "cuda" / "toy.cu"
+    kernel.write_text(CUDA_STAND_IN)
+    done = run(tree, *build, GRADSIM_NATIVE="cuda", GRADSIM_CUDA_ARCHS="80;90")
+    if "no nvcc was found" in done.stdout:
+        pytest.skip("no CUDA toolkit is here")
+    assert done.returncode == 0, done.stdout
+    file = tree / "gradsim_kernels" / "_native.so"
+    assert ctypes.CDLL(str(file)).gradsim_toy_with_cuda() == 1
+    command = (tree / "build" / "native" / "cuda" / "toy.cu.cmd").read_text()
+    assert re.findall(r",code=(\w+)", command) == ["sm_80", "sm_90", "compute_90"]
+
+    kernel.write_text("#error on purpose\n")
+    done = run(tree, *build)
+    assert done.returncode == 0
+    (line,) = explanations(done.stdout)
+    assert "the CUDA kernels were left out: compiling csrc/cuda/toy.cu failed" in line
+    assert not hasattr(ctypes.CDLL(str(shutil.copy(file, tree / "other.so"))), "gradsim_toy_with_cuda")
+    assert run(tree, *build, GRADSIM_NATIVE="cuda").returncode != 0
+    assert native_files(tree) == ["_native_reason.txt"]
 
 
 def test_a_failed_build_leaves_no_old_library(tree: Path, compiler: str) -> None:

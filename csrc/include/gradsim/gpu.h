@@ -32,22 +32,22 @@ struct Layout {
   char* out = nullptr;
 
   // Tensors; all null for a buffer.
-  const int64_t* size = nullptr;            // [segments]
-  const int64_t* group = nullptr;           // [segments]
-  const int64_t* dtype = nullptr;           // [segments], a Dtype
-  const int64_t* first = nullptr;           // [groups + 1]: group k owns the segments first[k] to first[k + 1] - 1
-  char* const* outs = nullptr;              // [segments]; null: nothing is written
-  const char* const* rows = nullptr;        // [segments, tasks]; null: the task has no gradient there
+  const int64_t* size = nullptr;      // [segments]
+  const int64_t* group = nullptr;     // [segments]
+  const int64_t* dtype = nullptr;     // [segments], a Dtype
+  const int64_t* first = nullptr;     // [groups + 1]: group k owns the segments first[k] to first[k + 1] - 1
+  char* const* outs = nullptr;        // [segments]; null: nothing is written
+  const char* const* rows = nullptr;  // [segments, tasks]; null: the task has no gradient there
 };
 
 // What the weights need besides M.
 struct Surgery {
   double beta = 0;
   double max_target = 1;
-  double eps = 0;                    // relative accuracy of M
-  double scale = 1;                  // multiplies the weights
-  const bool* vaccinate = nullptr;   // [tasks]; null: all
-  const int64_t* order = nullptr;    // [groups, tasks, tasks - 1]; null: drawn in the kernel from seed and step
+  double eps = 0;                   // relative accuracy of M
+  double scale = 1;                 // multiplies the weights
+  const bool* vaccinate = nullptr;  // [tasks]; null: all
+  const int64_t* order = nullptr;   // [groups, tasks, tasks - 1]; null: drawn in the kernel from seed and step
   uint64_t seed = 0;
   uint64_t step = 0;
   const int64_t* step_at = nullptr;  // device; read instead of step unless null
