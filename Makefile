@@ -20,6 +20,9 @@ AS_IT_IS := { echo "make: not everything could be installed; going on with what 
   $(PIP) install --no-index --no-deps --no-build-isolation -e .; }
 OR_OFFLINE := $(if $(TORCH),,|| $(AS_IT_IS))
 
+# A CUDA build of torch pins its own Triton. Beside a CPU build any will do: kernels are interpreted and compiled, not run.
+TRITON := $(PIP) install $(HELD) 'triton>=3.7.1' || echo "make: no Triton to be had; the tests of its kernels will be skipped"
+
 # Another GRADSIM_NATIVE is another build.
 NATIVE := $(VENV)/.native-$(or $(GRADSIM_NATIVE),auto)
 CSRC := $(shell find csrc -type f 2>/dev/null)
@@ -93,6 +96,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml | $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml | $(NATIVE)
 	$(PIP) install $(HELD) --no-build-isolation -e '.[dev]' $(OR_OFFLINE)
+	@$(PY) -c 'import triton' 2>/dev/null || $(TRITON)
 	@touch $@ $(VENV)/.demo
 
 clean:
