@@ -26,7 +26,7 @@ TRITON := $(PIP) install $(HELD) 'triton>=3.7.1' || echo "make: no Triton to be 
 # Another GRADSIM_NATIVE is another build.
 NATIVE := $(VENV)/.native-$(or $(GRADSIM_NATIVE),auto)
 CSRC := $(shell find csrc -type f 2>/dev/null)
-CXX_FILES := $(filter %.h %.hpp %.inl %.cpp %.cu %.cuh,$(CSRC))
+CXX_FILES := $(filter %.h %.hpp %.inl %.cpp %.cu %.cuh,$(CSRC) $(shell find tests/emulation -type f))
 
 .PHONY: help demo test test-all bench lint build clean distclean
 .DELETE_ON_ERROR:

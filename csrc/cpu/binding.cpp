@@ -194,8 +194,8 @@ void combine_list_op(StableIValue* stack, uint64_t, uint64_t) {
 }
 
 // What gradvac_ and gradvac_list_ share once the gradients are laid out.
-void gradvac_of(const Gradients& gradients, const Tensor& target, Order& order, const Tensor& vaccinate,
-                double beta, double max_target, double scale, const Tensor& corrections, StableIValue* results) {
+void gradvac_of(const Gradients& gradients, const Tensor& target, Order& order, const Tensor& vaccinate, double beta,
+                double max_target, double scale, const Tensor& corrections, StableIValue* results) {
   const int64_t G = gradients.groups, T = gradients.tasks;
   Tensor weights = float64({G, T}), M = float64({G, T, T});
   gradvac(gradients, order.data(G, T), surgery_of(beta, max_target, accuracy(gradients), vaccinate, T), scale,

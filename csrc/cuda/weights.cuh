@@ -1,7 +1,8 @@
 // The weights of one group of up to 32 tasks, by one block: g'_i = c_i J, so |g'_i|^2 = c_i M c_i^T and
 // g'_i . g_j = (c_i M)_j. Row i is a chain of T - 1 dependent visits and knows no other row, so what counts is the
 // latency of a visit: a team of 8 lanes a row, c_i and c_i M in registers, sums by 3 exchanges, all T rows at once.
-// The same arithmetic in the same order wherever it runs: weights() and gradvac() agree to the bit.
+// How many tasks a lane takes (kPer) decides the order of the sums: weights() and gradvac() may differ in the last
+// bits.
 #pragma once
 
 #include "cuda/correction.cuh"

@@ -175,7 +175,8 @@ def test_views_are_read_where_they_lie(backend: str) -> None:
     weights = gk.gradvac_weights(M, one, order)
     assert torch.equal(gk.gradvac_weights(M.mT.contiguous().mT, two, order.mT.contiguous().mT), weights)
     assert torch.equal(one, two)
-    assert torch.equal(gk.gradvac_(J, two, order.mT.contiguous().mT)[2], M)
+    *_, same = gk.gradvac_(J, two, order.mT.contiguous().mT)
+    torch.testing.assert_close(same, M, rtol=1e-14, atol=1e-14 * float(M.abs().max()))  # perhaps in another order
 
 
 @pytest.mark.parametrize("argument", ["target", "corrections"])

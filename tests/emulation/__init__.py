@@ -1,0 +1,1 @@
+"""The CUDA kernels on the host: `emulator/` stands in for CUDA, `backend.Emulated` for a GPU."""
