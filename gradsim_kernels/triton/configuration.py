@@ -29,7 +29,7 @@ class Configuration:
     constants: dict[str, Any]
     num_warps: int
     num_stages: int = 1
-    dots: str = ""  # the dtype whose pieces tensor cores multiply
+    tensor_cores: bool = False  # they multiply on every target (float64 not on all)
     wide_loads: bool = False  # the main loop loads 16 bytes a lane
 
     @cached_property
@@ -61,12 +61,13 @@ def tile(tasks: int, other_tasks: int, dtype: Any, aligned: bool, symmetric: boo
     if dtype is tl.float32 and symmetric and tasks <= 8:
         size = power_of_two(tasks, 2, 8)
         return Tile(size, size, False, 16 // size if size > 2 else 4, 1)
-    if symmetric and tasks <= 64:
-        size = power_of_two(tasks, 16, 64)
+    most = 32 if dtype is tl.float64 else 64  # Triton 3.6 fails on 64 rows of float64 for sm_100
+    if symmetric and tasks <= most:
+        size = power_of_two(tasks, 16, most)
         return Tile(size, size, True, *_blocks(dtype, aligned, size))
     if max(tasks, other_tasks) <= 16:
         return Tile(16, 16, True, *_blocks(dtype, aligned, 16))
-    return Tile(64, 32, True, *_blocks(dtype, aligned, 64))
+    return Tile(most, 32, True, *_blocks(dtype, aligned, most))
 
 
 def _blocks(dtype: Any, aligned: bool, size: int) -> tuple[int, int, int]:
@@ -90,8 +91,8 @@ def gramian(tasks: int, other_tasks: int, dtype: Any, aligned: bool, symmetric: 
         "BLOCK": t.block,
         "LANES": 32 * t.num_warps,
     }
-    dots = str(dtype) if t.dots else ""
-    return Configuration(kernels_gramian.gramian_kernel, constants, t.num_warps, t.num_stages, dots, aligned)
+    tensor_cores = t.dots and dtype is not tl.float64
+    return Configuration(kernels_gramian.gramian_kernel, constants, t.num_warps, t.num_stages, tensor_cores, aligned)
 
 
 @cache
@@ -151,8 +152,8 @@ def fused(tasks: int, dtype: Any, aligned: bool) -> Configuration | None:
         "ITEMS": 8 * warps,
         "PAIRS": 64,
     }
-    dots = str(dtype) if t.dots else ""
-    return Configuration(kernels_gradvac.gradvac_kernel, constants, warps, t.num_stages, dots, aligned)
+    tensor_cores = t.dots and dtype is not tl.float64
+    return Configuration(kernels_gradvac.gradvac_kernel, constants, warps, t.num_stages, tensor_cores, aligned)
 
 
 def power_of_two(x: int, low: int, high: int) -> int:

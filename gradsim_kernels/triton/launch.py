@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from gradsim_kernels.gpu import Surgery
@@ -177,9 +178,15 @@ def _launch(configuration: Configuration, grid: int | tuple[int, int], device: t
     programs = (grid,) if isinstance(grid, int) else grid
     if 0 in programs:
         return
+    interpreted = not isinstance(configuration.kernel, triton.JITFunction)
+    if interpreted != (device.type == "cpu"):  # addresses of the one mean nothing to the other
+        kind = "interpreted" if interpreted else "compiled"
+        raise RuntimeError(
+            f"the Triton kernels are {kind} here (see TRITON_INTERPRET) and cannot use tensors on {device}"
+        )
     constants = configuration.constants
     if "DOTS" in constants:
-        constants = {**constants, "INTERPRETED": device.type == "cpu"}
+        constants = {**constants, "INTERPRETED": interpreted}
     with _on(device):
         configuration.kernel[programs](*arguments, **constants, **configuration.options)
 

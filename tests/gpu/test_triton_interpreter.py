@@ -12,8 +12,8 @@ import pytest
 SCRIPT = Path(__file__).with_name("triton_cases.py")
 # Two processes, of about the same length.
 SHARES = (
-    ("gramian", "cross", "order", "weights", "combine"),
-    ("fused", "lists", "items", "non_finite", "hostile"),
+    ("gramian", "cross", "order", "weights", "combine", "items", "lists"),
+    ("fused", "non_finite", "hostile"),
 )
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")

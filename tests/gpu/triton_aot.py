@@ -73,7 +73,7 @@ def report(index: int, target: int) -> dict[str, Any]:
         "wide_loads": len(re.findall(WIDE_LOADS, code)),
         "wide_loads_wanted": configuration.wide_loads,
         "tensor_cores": len(re.findall(TENSOR_CORES, code)),
-        "tensor_cores_wanted": bool(configuration.dots),
+        "tensor_cores_wanted": configuration.tensor_cores,
     }
 
 
@@ -83,7 +83,7 @@ def _run(tool: str, *arguments: str) -> str:
 
 def main(choices: list[str]) -> None:
     count = len(list(configurations()))
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2) as pool:  # one a core of the smallest machine that tests run on
         jobs = []
         for choice in choices:
             target, every, first = map(int, choice.split(":"))

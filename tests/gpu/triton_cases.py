@@ -9,10 +9,14 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from triton_interpreter import KERNELS, guarded, guarded_workspace  # isort: skip  (must come before triton)
+from triton_interpreter import KERNELS, guarded, guarded_empty, guarded_workspace  # isort: skip  (must come before triton)
+import numpy as np
 import torch
+from emulation import hostile_tables
 from oracles import gradients, precise, steps
 from torch import Tensor
 
@@ -20,7 +24,7 @@ import gradsim_kernels as gk
 from gradsim_kernels import philox, reference
 from gradsim_kernels.backends import substitute, use_backend
 from gradsim_kernels.gpu import Surgery
-from gradsim_kernels.layout import DTYPES, of_buffer
+from gradsim_kernels.layout import DTYPES, Layout, of_buffer
 from gradsim_kernels.triton import configuration
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -89,23 +93,31 @@ def check_gramian() -> None:
 
 def check_items() -> None:
     """Many items of every kind: more than a window of the fused step, groups larger and smaller than an item."""
-    sizes = [300, 0, 5, 8000, 1, 256, 9006, 0]  # 17568 in all: rows start at multiples of 16 bytes
+    sizes = [300, 0, 5, 1000, 1, 256, 9006, 0]  # 10568 in all: rows start at multiples of 16 bytes
     offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     J = gradients.make("random", 3, offsets[-1], F32)
-    bits, ahead = configuration.fused_item_bits, configuration.look_ahead
     exact = gk.gramian(J, offsets)
+    for bits, ahead in ((7, 0), (7, 3), (8, 1000), (10, 5)):
+        target = steps.random_target(len(sizes), 3, seed=1)
+        with items_of(bits, ahead), guarded_workspace():  # NaN, so that nothing can be used before it is there
+            out, weights, M = gk.gradvac_(J, target, None, offsets, seed=SEED, step=STEP)
+        what = f"items of 2^{bits}, {ahead} ahead"
+        close(M / exact.abs().max(), exact / exact.abs().max(), 1e-7, what)
+        close(out, steps.spread(weights, J, offsets), 1e-5, what)
+
+
+@contextmanager
+def items_of(bits: int, ahead: int) -> Iterator[None]:
+    """Inside, all items have 2^bits columns, and combine items of a group come `ahead` items after its last."""
+    names = ("item_bits", "fused_item_bits", "combine_bits", "look_ahead")
+    originals = [getattr(configuration, name) for name in names]
+    for name in names:
+        setattr(configuration, name, lambda *_, value=ahead if name == "look_ahead" else bits: value)
     try:
-        for item_bits, items_ahead in ((7, 0), (7, 3), (8, 1000), (10, 5)):
-            configuration.fused_item_bits = lambda *_, x=item_bits: x  # type: ignore[assignment]
-            configuration.look_ahead = lambda *_, x=items_ahead: x  # type: ignore[assignment]
-            target = steps.random_target(len(sizes), 3, seed=1)
-            with guarded_workspace():  # NaN, so that nothing can be used before it is there
-                out, weights, M = gk.gradvac_(J, target, None, offsets, seed=SEED, step=STEP)
-            what = f"items of 2^{item_bits}, {items_ahead} ahead"
-            close(M / exact.abs().max(), exact / exact.abs().max(), 1e-7, what)
-            close(out, steps.spread(weights, J, offsets), 1e-5, what)
+        yield
     finally:
-        configuration.fused_item_bits, configuration.look_ahead = bits, ahead
+        for name, original in zip(names, originals, strict=True):
+            setattr(configuration, name, original)
 
 
 def check_lists() -> None:
@@ -272,20 +284,28 @@ def check_fused() -> None:
 
 def check_hostile() -> None:
     """Values of device tables are not trusted: whatever they hold, nothing is read or written outside."""
-    from emulation import hostile_tables
+    rng, keep = np.random.default_rng(0), list[Tensor]()
+    with guarded_workspace(), items_of(7, 2):
+        for T, dtype, every in ((3, F32, 3), (9, BF16, 8), (33, F32, 40)):
+            for g in itertools.islice(hostile_tables.buffers(rng, T, dtype), 0, None, every):
+                assert g.J is not None and g.out is not None
+                J = guarded_empty(T, g.columns + -g.columns % 8, dtype=dtype)[:, : g.columns].fill_(1.0)
+                call_everything(of_buffer(J, guarded(g.table), guarded(g.out)), rng)
+        for T, every in ((2, 5), (9, 29)):
+            for n, g in enumerate(hostile_tables.lists(rng, T, keep)):
+                if n % every == 0:  # of one dtype: fused
+                    dtypes = g.dtypes if n % 2 else (F64,)
+                    call_everything(replace(g, table=guarded(g.table), aligned=True, dtypes=dtypes), rng)
 
-    rng = hostile_tables.np.random.default_rng(0)
-    with guarded_workspace():
-        for T, dtype in ((3, F32), (10, BF16), (33, F32)):
-            for layout in itertools.islice(hostile_tables.buffers(rng, T, dtype), 0, None, 4 if T < 33 else 30):
-                assert layout.J is not None and layout.out is not None
-                J, out, table = guarded(layout.J), guarded(layout.out), guarded(layout.table)
-                orders = guarded(torch.tensor(rng.choice(hostile_tables.EXTREME, (layout.groups, T, T - 1))))
-                g = of_buffer(J, table, out)
-                rules = Surgery(steps.random_target(layout.groups, T, seed=8), orders, beta=0.1)
-                KERNELS.gradvac(g, rules)
-                KERNELS.combine(g, KERNELS.weights(KERNELS.gramian(g), rules))
-                claim(True, "")
+
+def call_everything(g: Layout, rng: np.random.Generator) -> None:
+    T = g.tasks
+    orders = guarded(torch.from_numpy(rng.choice(hostile_tables.EXTREME, (g.groups, T, T - 1)).astype(np.int64)))
+    target = guarded(steps.random_target(g.groups, T, seed=8))
+    rules = Surgery(target, orders, beta=0.1, corrections=guarded_empty(g.groups, T, dtype=torch.int64))
+    KERNELS.gradvac(g, rules)
+    KERNELS.combine(g, KERNELS.weights(KERNELS.gramian(g), rules))
+    claim(True, "still here")
 
 
 SECTIONS: dict[str, Callable[[], None]] = {

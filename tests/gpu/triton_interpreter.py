@@ -69,14 +69,17 @@ def guarded_empty(*shape: Any, dtype: torch.dtype = torch.float32, device: Any =
 
 @contextmanager
 def guarded_workspace() -> Iterator[None]:
-    """Inside, what the launcher allocates is guarded, too."""
-    empty, zeros = torch.empty, torch.zeros
+    """Inside, what anybody allocates is guarded, too."""
+    originals = torch.empty, torch.zeros, torch.ones
 
-    def guarded_zeros(*shape: Any, dtype: torch.dtype, device: Any = None) -> Tensor:
+    def zeros(*shape: Any, dtype: torch.dtype, device: Any = None) -> Tensor:
         return guarded_empty(*shape, dtype=dtype).zero_()
 
-    torch.empty, torch.zeros = guarded_empty, guarded_zeros  # type: ignore[assignment]
+    def ones(*shape: Any, dtype: torch.dtype) -> Tensor:
+        return guarded_empty(*shape, dtype=dtype).fill_(1)
+
+    torch.empty, torch.zeros, torch.ones = guarded_empty, zeros, ones  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch.empty, torch.zeros = empty, zeros
+        torch.empty, torch.zeros, torch.ones = originals
