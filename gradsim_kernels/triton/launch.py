@@ -135,7 +135,8 @@ def _fused(configuration: Configuration, g: Layout, surgery: Surgery) -> tuple[T
     items = _items(g, bits)
     windows = (items >> 6) + G + 1
     M = torch.empty(G, T, T, dtype=torch.float64, device=g.device)
-    weights = torch.empty(G, T, dtype=torch.float64, device=g.device)
+    # Whoever gives up waiting for the weights of a group finds NaN, and nobody takes that for an update.
+    weights = torch.full((G, T), torch.nan, dtype=torch.float64, device=g.device)
     partials = torch.empty(items + windows, T, T, dtype=torch.float64, device=g.device)
     counters = torch.zeros(1 + 2 * G + windows, dtype=torch.int32, device=g.device)
     spins = 0 if g.device.type == "cpu" else SPINS  # the interpreter runs one program after the other
