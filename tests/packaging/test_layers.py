@@ -20,6 +20,8 @@ LAYERS = [
     "grouping",
     "distributed",
     "data",
+    "models",
+    "training",
     "report",
     "integrations",
     "cli",

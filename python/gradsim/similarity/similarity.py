@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradsim.similarity import store
-from gradsim.similarity.validate import check_names, check_tensor
+from gradsim.similarity.validate import check_metadata, check_names, check_tensor
 
 if TYPE_CHECKING:
     import pandas
@@ -36,7 +36,11 @@ class Similarity:
         within: float64 `[G, T]` or None, the mean cosine between two disjoint batches of the same task, without which
             a low cosine between tasks cannot be told from noise.
         norms: float64 `[G, T]` or None, the mean norm of the task gradients.
+        samples: float64 `[S, G, T, T]` or None, the single measurements behind the means, NaN where a pair was not
+            measured. What resampling draws from, and the curve along training.
+        steps: int64 `[S]` or None, the training step of each of the samples.
         kind: what the entries are: `"cosine"`, or `"affinity"` (TAG).
+        metadata: what else the file says of itself (model, data, settings): anything that JSON can hold.
 
     Raises `TypeError` for what is not a tensor of its dtype and `ValueError` for a wrong shape, a doubled name or a
     negative count. Two are equal when names, kind and all numbers are (NaN equals NaN, on whatever device).
@@ -49,7 +53,10 @@ class Similarity:
     std: Tensor | None = None
     within: Tensor | None = None
     norms: Tensor | None = None
+    samples: Tensor | None = None
+    steps: Tensor | None = None
     kind: str = "cosine"
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tasks, self.groups = list(self.tasks), list(self.groups)
@@ -69,20 +76,33 @@ class Similarity:
         ):
             if value is not None:
                 check_tensor(name, value, torch.float64, shape)
+        if self.samples is not None:
+            length = len(self.samples) if isinstance(self.samples, Tensor) and self.samples.ndim else 0
+            check_tensor("samples", self.samples, torch.float64, (length, g, t, t))
+        if self.steps is not None:
+            if self.samples is None:
+                raise ValueError("steps are those of the samples, and there are none")
+            check_tensor("steps", self.steps, torch.int64, (len(self.samples),))
+        self.metadata = check_metadata(self.metadata)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by the name of their attribute."""
         named = {name: getattr(self, name) for name in store.TENSORS}
         return {name: value for name, value in named.items() if value is not None}
 
+    def names(self) -> dict[str, Any]:
+        """All that is no tensor, by the name of its attribute."""
+        return {"tasks": self.tasks, "groups": self.groups, "kind": self.kind, "metadata": self.metadata}
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Similarity):
             return NotImplemented
         mine, theirs = self.tensors(), other.tensors()
-        if (self.tasks, self.groups, self.kind, set(mine)) != (other.tasks, other.groups, other.kind, set(theirs)):
+        if self.names() != other.names() or set(mine) != set(theirs):
             return False
         return all(
-            torch.allclose(value.cpu(), theirs[name].cpu(), rtol=0.0, atol=0.0, equal_nan=True)
+            value.shape == theirs[name].shape
+            and torch.allclose(value.cpu(), theirs[name].cpu(), rtol=0.0, atol=0.0, equal_nan=True)
             for name, value in mine.items()
         )
 
@@ -106,7 +126,7 @@ class Similarity:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file with JSON metadata, whole or not at all. Raises `OSError` where it cannot."""
-        store.save(Path(path), {"tasks": self.tasks, "groups": self.groups, "kind": self.kind}, self.tensors())
+        store.save(Path(path), self.names(), self.tensors())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Similarity:
@@ -122,8 +142,7 @@ class Similarity:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as lists, numbers and strings; None for what is not there and for NaN, which JSON lacks."""
-        names: dict[str, Any] = {"kind": self.kind, "tasks": self.tasks, "groups": self.groups}
-        return names | {key: _plain(getattr(self, key)) for key in store.TENSORS}
+        return self.names() | {key: _plain(getattr(self, key)) for key in store.TENSORS}
 
     def to_json(self, path: str | PathLike[str]) -> None:
         """Write `to_dict()` as JSON. Raises `OSError` where the file cannot be written."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_names", "check_tensor"]
+__all__ = ["check_metadata", "check_names", "check_tensor"]
 
 
 def check_names(argument: str, names: list[Any]) -> None:
@@ -30,3 +31,15 @@ def check_tensor(argument: str, value: object, dtype: torch.dtype, shape: tuple[
         raise TypeError(f"{argument} must be {dtype}, not {value.dtype}")
     if tuple(value.shape) != shape:
         raise ValueError(f"{argument} must have the shape {list(shape)}, not {list(value.shape)}")
+
+
+def check_metadata(metadata: object) -> dict[str, Any]:
+    """The metadata as they come back from a file. Raises `TypeError` for what JSON cannot hold."""
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata must hold only what JSON can: {error}") from error
+    plain: dict[str, Any] = json.loads(text)  # tuples become lists now, so that a file gives back what was given
+    return plain
