@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gradsim.gradients import GradientBuffer, Granularity
     from gradsim.grouping import TaskGrouping, group_tasks
     from gradsim.optim import GradVac, PCGrad, Surgery
-    from gradsim.similarity import Similarity
+    from gradsim.similarity import Similarity, task_affinity, task_similarity
 
 __all__ = [
     "GradVac",
@@ -24,6 +24,8 @@ __all__ = [
     "Surgery",
     "TaskGrouping",
     "group_tasks",
+    "task_affinity",
+    "task_similarity",
 ]
 
 _HOMES = {
@@ -35,6 +37,8 @@ _HOMES = {
     "Surgery": "gradsim.optim",
     "TaskGrouping": "gradsim.grouping",
     "group_tasks": "gradsim.grouping",
+    "task_affinity": "gradsim.similarity",
+    "task_similarity": "gradsim.similarity",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import stat
@@ -14,8 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsim.similarity import Similarity
+from gradsim.similarity import Similarity, store
 
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 names = st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable())
 
 
@@ -27,15 +37,22 @@ def similarities(draw: st.DrawFn) -> Similarity:
     shape = (len(groups), len(tasks), len(tasks))
     cosine = torch.randn(shape, dtype=torch.float64, generator=generator)
     cosine.view(-1)[0] = draw(st.sampled_from([0.25, math.nan, -0.0, 1e-300]))
-    optional = {
+    optional: dict[str, Any] = {
         name: torch.randn(size, dtype=torch.float64, generator=generator)
         for name, size in (("std", shape), ("within", shape[:2]), ("norms", shape[:2]))
         if draw(st.booleans())
     }
+    if draw(st.booleans()):
+        length = draw(st.integers(0, 3))
+        optional["samples"] = torch.randn(length, *shape, dtype=torch.float64, generator=generator)
+        if draw(st.booleans()):
+            optional["steps"] = torch.randint(0, 10**9, (length,), generator=generator)
+    optional["metadata"] = draw(st.dictionaries(st.text(max_size=5), values, max_size=3))
     count = torch.randint(0, 9, shape, generator=generator)
     return Similarity(tasks, groups, cosine, count, kind=draw(st.sampled_from(["cosine", "affinity"])), **optional)
 
 
+@settings(max_examples=60)
 @given(similarities())
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, similarity: Similarity) -> None:
     path = tmp_path_factory.mktemp("store") / "s.safetensors"
@@ -58,7 +75,15 @@ def stored(tmp_path: Path) -> tuple[Similarity, Path]:
 @given(data=st.data())
 def test_any_damaged_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     eye = torch.eye(2, dtype=torch.float64)[None]
-    original = Similarity(["a", "b"], ["x"], eye, torch.ones(1, 2, 2, dtype=torch.int64))
+    original = Similarity(
+        ["a", "b"],
+        ["x"],
+        eye,
+        torch.ones(1, 2, 2, dtype=torch.int64),
+        samples=torch.stack([eye, eye * 0.5]),
+        steps=torch.tensor([3, 70]),
+        metadata={"model": {"layers": [1, 2]}},
+    )
     path = tmp_path_factory.mktemp("damage") / "s.safetensors"
     original.save(path)
     content = bytearray(path.read_bytes())
@@ -90,6 +115,74 @@ def test_foreign_files(tmp_path: Path) -> None:
     path.write_text("task,other,value\n")
     with pytest.raises(ValueError, match="no safetensors"):
         Similarity.load(path)
+
+
+def forged(path: Path, text: str, **changes: torch.Tensor) -> None:
+    """A file with these names and a checksum that fits."""
+    tensors = {"cosine": torch.eye(2, dtype=torch.float64)[None], "count": torch.ones(1, 2, 2, dtype=torch.int64)}
+    tensors |= changes
+    metadata = {"format": store.FORMAT, "names": text, "sha256": store._checksum(text, tensors)}
+    safetensors.torch.save_file(tensors, path, metadata)
+
+
+NAMES = {"tasks": ["a", "b"], "groups": ["x"], "kind": "cosine", "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not JSON", "its names are no JSON"),
+        ("[1, 2]", "its names are a JSON list, not an object"),
+        (json.dumps(NAMES | {"metadata": [1]}), "metadata must be a mapping, not list"),
+        (json.dumps(NAMES | {"metadata": {"x": float("nan")}}), "metadata must hold only what JSON can"),
+        (json.dumps(NAMES | {"tasks": ["a", "a"]}), "doubled: a"),
+        (json.dumps(NAMES | {"surprise": 1}), "unexpected keyword argument 'surprise'"),
+        (json.dumps({"tasks": ["a", "b"]}), "missing 1 required positional argument: 'groups'"),
+    ],
+)
+def test_names_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "s.safetensors"
+    forged(path, text)
+    with pytest.raises(ValueError, match=words) as caught:
+        Similarity.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"samples": torch.zeros(3, 1, 2, 2)}, "samples must be torch.float64"),
+        ({"samples": torch.zeros(3, 2, 2, dtype=torch.float64)}, "samples must have the shape"),
+        ({"steps": torch.zeros(3, dtype=torch.int64)}, "steps are those of the samples, and there are none"),
+        (
+            {"samples": torch.zeros(3, 1, 2, 2, dtype=torch.float64), "steps": torch.zeros(2, dtype=torch.int64)},
+            r"steps must have the shape \[3\], not \[2\]",
+        ),
+        ({"weights": torch.zeros(3)}, "unexpected keyword argument 'weights'"),
+    ],
+)
+def test_tensors_that_do_not_fit(tmp_path: Path, changes: dict[str, torch.Tensor], words: str) -> None:
+    path = tmp_path / "s.safetensors"
+    forged(path, json.dumps(NAMES))
+    assert Similarity.load(path).tasks == ["a", "b"]  # forged well
+    forged(path, json.dumps(NAMES), **changes)
+    with pytest.raises(ValueError, match=words):
+        Similarity.load(path)
+
+
+def test_metadata_that_json_cannot_hold(tmp_path: Path, stored: tuple[Similarity, Path]) -> None:
+    similarity, path = stored
+    fields = {name: getattr(similarity, name) for name in ("tasks", "groups", "cosine", "count")}
+    for bad in ({"x": object()}, {"x": float("inf")}, {"x": torch.zeros(1)}):
+        with pytest.raises(TypeError, match="metadata must hold only what JSON can"):
+            Similarity(**fields, metadata=bad)
+    before = path.read_bytes()
+    similarity.metadata["x"] = object()  # after the check
+    with pytest.raises(TypeError):
+        similarity.save(path)
+    assert path.read_bytes() == before
+    nested = Similarity(**fields, metadata={"sizes": (1, 2), 3: {"deep": None}})
+    assert nested.metadata == {"sizes": [1, 2], "3": {"deep": None}}  # what a file gives back
 
 
 class Bomb:

@@ -32,10 +32,10 @@ class Similarity:
         cosine: float64 `[G, T, T]`, the mean over measurements. Entry `[k, i, j]` counts only where
             `count[k, i, j] > 0`. For `kind="affinity"` it is what training j does for i.
         count: int64 `[G, T, T]`, the number of measurements of each pair.
-        std: float64 `[G, T, T]` or None, the standard deviation over measurements.
+        std: float64 `[G, T, T]` or None, the standard deviation over measurements (divided by the count).
         within: float64 `[G, T]` or None, the mean cosine between two disjoint batches of the same task, without which
             a low cosine between tasks cannot be told from noise.
-        norms: float64 `[G, T]` or None, the mean norm of the task gradients.
+        norms: float64 `[G, T]` or None, the mean norm of the task gradients that were not zero.
         samples: float64 `[S, G, T, T]` or None, the single measurements behind the means, NaN where a pair was not
             measured. What resampling draws from, and the curve along training.
         steps: int64 `[S]` or None, the training step of each of the samples.
@@ -123,6 +123,18 @@ class Similarity:
         measured = self.count[rows] > 0
         total = torch.where(measured, self.cosine[rows], 0.0).sum(dim=0)
         return total / measured.sum(dim=0)  # 0 / 0 where no group measured the pair: NaN
+
+    def merge(self, *others: Similarity) -> Similarity:
+        """This and other measurements of the same tasks and groups as one, as if measured together.
+
+        Means are weighted by counts (`within` and `norms` by those of the diagonal), and the spread is that of all
+        measurements; samples and steps follow one another. Where only some have a spread, samples or steps, the result
+        has none. The metadata of all stand in a list under `"merged"`. Raises `ValueError` for another kind, other
+        tasks or groups, or another order of them.
+        """
+        from gradsim.similarity.merge import merge
+
+        return merge([self, *others])
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file with JSON metadata, whole or not at all. Raises `OSError` where it cannot."""

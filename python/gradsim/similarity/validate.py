@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,10 +36,10 @@ def check_tensor(argument: str, value: object, dtype: torch.dtype, shape: tuple[
 
 def check_metadata(metadata: object) -> dict[str, Any]:
     """The metadata as they come back from a file. Raises `TypeError` for what JSON cannot hold."""
-    if not isinstance(metadata, dict):
-        raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
     try:
-        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"metadata must hold only what JSON can: {error}") from error
     plain: dict[str, Any] = json.loads(text)  # tuples become lists now, so that a file gives back what was given
