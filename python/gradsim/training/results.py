@@ -10,11 +10,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from gradsim.training.files import write_json
+
 __all__ = ["KINDS", "METHODS", "Arm", "Results"]
 
 # "majority": the most frequent label of the task's training data, no model
 KINDS = ("groups", "all", "single", "random", "families", "majority")
-METHODS = ("sum", "gradvac", "none")
+METHODS = ("sum", "pcgrad", "gradvac", "none")
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,15 @@ class Arm:
     """One way to spend the budget: which tasks share a model, and how their gradients are put together.
 
     Attributes:
-        name: unique, for people: `"GradSim groups"`, `"random 2, GradVac"`.
+        name: unique, for people: `"groups"`, `"random 2, GradVac"`.
         kind: one of KINDS.
-        method: `"sum"`, `"gradvac"`, or `"none"` where nothing is trained.
+        method: `"sum"`, `"pcgrad"`, `"gradvac"`, or `"none"` where nothing is trained.
         groups: the tasks of each model.
         scores: task -> test score, one per seed.
+        samples: training samples spent on it with each seed; None where unknown. The same for all arms, unless groups
+            overlap.
+
+    Raises `ValueError` for another kind or method, no scores, or tasks with different numbers of them.
     """
 
     name: str
@@ -34,6 +40,18 @@ class Arm:
     method: str
     groups: Sequence[Sequence[str]]
     scores: Mapping[str, Sequence[float]]
+    samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind of the arm {self.name!r} must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.method not in METHODS:
+            raise ValueError(
+                f"method of the arm {self.name!r} must be one of {', '.join(METHODS)}, not {self.method!r}"
+            )
+        counts = {len(values) for values in self.scores.values()}
+        if len(counts) != 1 or counts == {0}:
+            raise ValueError(f"the arm {self.name!r} must have the same number of scores, at least one, for every task")
 
     def by_seed(self) -> list[float]:
         """For each seed the mean over tasks."""
@@ -52,10 +70,12 @@ class Results:
         tasks, seeds: what every arm has a score for.
         metric: the score, such as `"weighted F1"`.
         higher_is_better: False for losses and perplexities.
-        budget: what every arm may spend, in words and numbers (steps, samples a task, model, parameters, ...).
+        budget: what every arm may spend, in words (`"words"`, a sentence) and numbers (steps, samples a task, model,
+            parameters, ...).
         arms: the comparison.
-        transfer: trained on -> tested on -> mean score over seeds, of the models of single tasks; empty if not
-            measured.
+        transfer: trained on -> tested on -> mean score over seeds of the models of single tasks; empty if not measured.
+
+    Raises `ValueError` for arms of one name, or one that lacks a task or a seed.
     """
 
     tasks: Sequence[str]
@@ -66,10 +86,20 @@ class Results:
     arms: Sequence[Arm]
     transfer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"arms must have different names, not {names}")
+        for arm in self.arms:
+            if set(arm.scores) != set(self.tasks) or any(len(x) != len(self.seeds) for x in arm.scores.values()):
+                raise ValueError(f"the arm {arm.name!r} must have a score for every task and seed")
+
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it as JSON. Raises `OSError` where the file cannot be written."""
-        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        """Write it as JSON, whole or not at all.
+
+        Raises `OSError` where the file cannot be written, and `ValueError` for a score that is not finite.
+        """
+        write_json(Path(path), asdict(self))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Results:
@@ -77,5 +107,5 @@ class Results:
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**{**fields, "arms": [Arm(**arm) for arm in fields["arms"]]})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold the results of a training comparison: {error}") from error
