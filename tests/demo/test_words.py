@@ -70,7 +70,7 @@ def test_measurements_against_plain_gradients() -> None:
     torch.manual_seed(0)
     model = NameClassifier(8, width=6, hidden=5)
     measurements = Measurements(words, model, seed=0)
-    measurements.measure()
+    measurements.measure(1)
     similarity = measurements.similarity()
     assert similarity.groups == ["embedding", "hidden", "output"]
     # one gradient over all names per task, in float64: with halves of equal size it is the mean of theirs

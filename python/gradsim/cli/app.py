@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gradsim.cli import doctor
+from gradsim.cli import bench, doctor, group, report, similarity, train
 from gradsim.cli.demo import command
 from gradsim.cli.errors import UserError
 
@@ -20,6 +20,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo", epilog="Example: gradsim demo --out demo-out --seeds 3")(command.demo)
+app.command("similarity", epilog="Example: gradsim similarity --data afrisenti --out run --batches 20")(
+    similarity.similarity
+)
+app.command("group", epilog="Example: gradsim group run/similarity.safetensors --groups 4 --out groups.json")(
+    group.group
+)
+app.command("train", epilog="Example: gradsim train --data afrisenti --groups groups.json --out run/train")(train.train)
+app.command("report", epilog="Example: gradsim report run groups.json --out report")(report.report)
+app.command("bench", epilog="Example: gradsim bench --tasks 8 --elements 4194304")(bench.bench)
 app.command("doctor", epilog="Example: gradsim doctor")(doctor.doctor)
 
 

@@ -9,7 +9,7 @@ from gradsim.cli.errors import UserError
 
 __all__ = ["main"]
 
-_NEEDED = {"typer", "click", "rich", "babel", "scipy", "matplotlib"}
+_NEEDED = {"typer", "click", "rich", "babel", "scipy", "sklearn", "matplotlib", "jinja2"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package not in _NEEDED:
             raise
         return _fail(f"this command needs {package}: pip install 'gradsim-kernels[demo]'")
+    except ImportError as error:
+        if "pip install" not in str(error):  # ours say how to get what is missing
+            raise
+        return _fail(str(error))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from gradsim.cli.demo.files import prepare
 from gradsim.cli.demo.run import run
 from gradsim.cli.demo.settings import Settings
-from gradsim.cli.errors import UserError
+from gradsim.cli.files import prepare
+from gradsim.cli.options import check_common, need
 
 __all__ = ["demo"]
 
@@ -31,22 +29,8 @@ def demo(
     by it, and compares training with and without gradient surgery (PCGrad, GradVac) on held-out names. No file and
     no network is needed; it takes about two minutes on two cores.
     """
-    for needed in ("babel", "matplotlib", "scipy"):
-        import_module(needed)  # found missing now and not after a minute of training
-    _check_device(device)
-    if not 0 <= seed <= 2**31:
-        raise UserError(f"--seed must be between 0 and {2**31}, not {seed}")
+    need("babel", "matplotlib", "scipy")
+    check_common(seed, device)
     settings = Settings.choose(out, seed=seed, seeds=seeds, device=device, steps=steps, quick=quick)
     prepare(out)
     run(settings)
-
-
-def _check_device(device: str) -> None:
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"--device must be cpu, cuda or cuda:N, not {device!r}") from error
-    if kind.type not in ("cpu", "cuda"):
-        raise UserError(f"--device must be cpu, cuda or cuda:N, not {device!r}")
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {device} is not there: this torch sees {torch.cuda.device_count()} CUDA devices")

@@ -29,9 +29,10 @@ class Measurements:
         self._cosine: list[Tensor] = []
         self._within: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._steps: list[int] = []
 
-    def measure(self) -> None:
-        """Measure now. Neither the parameters nor their `.grad` change."""
+    def measure(self, step: int) -> None:
+        """Measure now, after `step` steps. Neither the parameters nor their `.grad` change."""
         halves = self._words.halves(self._generator)
         rows = [torch.autograd.grad(self._model.loss(*half), self._parameters) for both in halves for half in both]
         M = gramian(rows, self._groups.members).cpu()  # [G, 2 T, 2 T]: everything below comes out of it
@@ -39,6 +40,7 @@ class Measurements:
         whole = M.view(-1, T, 2, T, 2).sum(dim=(2, 4))  # inner products of the sums of both halves
         self._cosine.append(cosine_similarity(whole))
         self._within.append(cosine_similarity(M)[:, 0::2, 1::2].diagonal(dim1=1, dim2=2).clone())
+        self._steps.append(step)
         self._norms.append(whole.diagonal(dim1=1, dim2=2).sqrt() / 2)  # the mean of the halves, not their sum
 
     def similarity(self) -> Similarity:
@@ -52,4 +54,6 @@ class Measurements:
             std=cosine.std(dim=0, correction=0),
             within=torch.stack(self._within).mean(dim=0),
             norms=torch.stack(self._norms).mean(dim=0),
+            samples=cosine,
+            steps=torch.tensor(self._steps),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradsim.cli.demo.files import Files
+from gradsim.cli.files import Files
 from gradsim.data import Language
 from gradsim.similarity import Similarity
 

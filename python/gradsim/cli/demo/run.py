@@ -11,13 +11,16 @@ from rich.console import Console
 
 from gradsim.cli.demo import groupings, tables
 from gradsim.cli.demo.comparison import compare
-from gradsim.cli.demo.files import Files
+from gradsim.cli.demo.page import write_page
 from gradsim.cli.demo.picture import heatmap
-from gradsim.cli.demo.screen import Clock, steps
 from gradsim.cli.demo.settings import Settings
 from gradsim.cli.demo.training import METHODS, train_and_measure
 from gradsim.cli.demo.words import Words
+from gradsim.cli.files import Files
+from gradsim.cli.screen import Clock, steps
+from gradsim.cli.tables import grouping_table
 from gradsim.data import LANGUAGES, SELECTION, shared_names
+from gradsim.grouping import choose_num_groups
 from gradsim_kernels import __version__
 
 __all__ = ["run"]
@@ -54,8 +57,8 @@ def run(settings: Settings) -> None:
         best = groupings.selection(similarity, settings.num_groups)
     files.write_json("groups.json", {"all": clusters.to_dict(), "selection": best.to_dict()})
     screen.print(tables.agreement_table(agreement, len(_FAMILIES), len(_SCRIPTS)))
-    screen.print(tables.grouping_table(f"All {len(LANGUAGES)} languages by average linkage", clusters))
-    screen.print(tables.grouping_table(_SELECTION_TITLE, best))
+    screen.print(grouping_table(f"All {len(LANGUAGES)} languages by average linkage", clusters))
+    screen.print(grouping_table(_SELECTION_TITLE, best))
     with clock("heat map"):
         heatmap(similarity, LANGUAGES, groupings.SHOWN, files)
 
@@ -66,6 +69,13 @@ def run(settings: Settings) -> None:
     for sentence in tables.verdicts(comparison):
         screen.print(sentence)
 
+    with clock("report"), steps("every number of groups", 12) as tick:
+        choice = choose_num_groups(
+            similarity, range(1, 13), groups=[groupings.SHOWN], progress=lambda done, _: tick() if done else None
+        )
+        files.written.append(
+            write_page(files.path("report.html"), similarity, clusters, choice, comparison, settings).parent / "figures"
+        )
     results = {
         "settings": asdict(settings) | {"out": str(settings.out)},
         "versions": _versions(),

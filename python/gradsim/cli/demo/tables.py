@@ -11,11 +11,11 @@ from rich.table import Table
 from gradsim.cli.demo.comparison import Comparison
 from gradsim.cli.demo.groupings import Agreement
 from gradsim.cli.demo.training import METHODS
+from gradsim.cli.tables import titled
 from gradsim.data import Language, NameTable
-from gradsim.grouping import TaskGrouping
 from gradsim.similarity import Similarity
 
-__all__ = ["agreement_table", "comparison_table", "grouping_table", "similarity_table", "verdicts", "words_table"]
+__all__ = ["agreement_table", "comparison_table", "similarity_table", "verdicts", "words_table"]
 
 
 def words_table(table: NameTable, families: Sequence[str]) -> Group:
@@ -27,7 +27,7 @@ def words_table(table: NameTable, families: Sequence[str]) -> Group:
         members = [i for i, language in enumerate(table.languages) if language.family == family]
         codes = " ".join(table.languages[i].code for i in members)
         result.add_row(family, codes, f"{table.names[members[0]][concept]} ({table.languages[members[0]].name})")
-    return _titled(title, result)
+    return titled(title, result)
 
 
 def similarity_table(similarity: Similarity, languages: Sequence[Language]) -> Group:
@@ -43,7 +43,7 @@ def similarity_table(similarity: Similarity, languages: Sequence[Language]) -> G
                 values[first.family == second.family].append(float(similarity.cosine[k, i, j]))
         within = "" if similarity.within is None else f"{float(similarity.within[k].mean()):.3f}"
         result.add_row(group, f"{mean(values[True]):.3f}", f"{mean(values[False]):.3f}", within)
-    return _titled(title, result)
+    return titled(title, result)
 
 
 def agreement_table(rows: Sequence[Agreement], families: int, scripts: int) -> Group:
@@ -54,16 +54,7 @@ def agreement_table(rows: Sequence[Agreement], families: int, scripts: int) -> G
     result.add_column(f"{scripts} scripts", justify="right")
     for row in rows:
         result.add_row(row.groups, f"{row.families:.2f}", f"{row.scripts:.2f}")
-    return _titled(title, result)
-
-
-def grouping_table(title: str, grouping: TaskGrouping) -> Group:
-    """The groups, one a row."""
-    proof = "proven optimal" if grouping.optimal else f"not proven, at most {grouping.bound:.3f}"
-    result = Table(show_header=False)
-    for number, group in enumerate(grouping.groups, start=1):
-        result.add_row(str(number), ", ".join(map(str, group)))
-    return _titled(f"{title}: score {grouping.score:.3f} ({proof})", result)
+    return titled(title, result)
 
 
 def comparison_table(comparison: Comparison) -> Group:
@@ -97,7 +88,7 @@ def comparison_table(comparison: Comparison) -> Group:
         result.add_row(method, *cells, corrected, f"{mean(run.seconds for run in runs):.1f}")
     lookup = [f"{100 * comparison.lookup_of(tasks):.1f}" for tasks in columns.values()]
     result.add_row("dictionary", *lookup, "", "", style="dim")
-    return _titled(title, result)
+    return titled(title, result)
 
 
 def verdicts(comparison: Comparison) -> list[str]:
@@ -114,8 +105,3 @@ def verdicts(comparison: Comparison) -> list[str]:
             )
         sentences.append(f"{gain}: {verdict}")
     return sentences
-
-
-def _titled(title: str, table: Table) -> Group:
-    """A title above its table: a title of the table's own would be broken to the table's width."""
-    return Group("", title, table)

@@ -51,7 +51,7 @@ def train_and_measure(words: Words, settings: Settings, tick: Callable[[], None]
         _joint_loss(model, batch).backward()
         optimizer.step()
         if step % settings.measure_every == 0:
-            measurements.measure()
+            measurements.measure(step)
         tick()
     return measurements.similarity(), words.accuracy(model)
 
