@@ -21,6 +21,7 @@ reason: str | None = "load() has not run"  # why not, in one sentence; None once
 path: str | None = None  # of the library, where there is one
 isa: str | None = None  # the instruction set that its CPU kernels use here, such as "avx512"
 has_cuda: bool = False  # whether it was built with CUDA kernels
+library: ctypes.CDLL | None = None  # for C functions that are no ops, such as the grouping solver's; None: not loaded
 
 
 class _NotLoaded(Exception):
@@ -41,7 +42,7 @@ def load() -> None:
 
 
 def _load(file: Path) -> None:
-    global path, isa, has_cuda
+    global path, isa, has_cuda, library
     if os.environ.get(VARIABLE, "0") not in ("", "0"):
         raise _NotLoaded(f"{VARIABLE} is set")
     if not file.exists():
@@ -49,21 +50,22 @@ def _load(file: Path) -> None:
     path = str(file)
     try:
         torch.ops.load_library(path)
-        library = ctypes.CDLL(path)
+        opened = ctypes.CDLL(path)
     except (OSError, RuntimeError) as e:
         # RuntimeError: an op that the library registers does not fit this torch or these schemas.
         raise _NotLoaded(f"{file.name} does not load under torch {torch.__version__}: {str(e).splitlines()[0]}") from e
-    version = library.gradsim_abi_version()
+    version = opened.gradsim_abi_version()
     if version != ABI_VERSION:
         raise _NotLoaded(
             f"{file.name} is of another version (ABI {version}, not {ABI_VERSION}): install the package again"
         )
-    library.gradsim_cpu_isa.restype = ctypes.c_char_p
-    isa = library.gradsim_cpu_isa().decode()
+    opened.gradsim_cpu_isa.restype = ctypes.c_char_p
+    isa = opened.gradsim_cpu_isa().decode()
     wanted = os.environ.get(ISA_VARIABLE)
     if wanted and wanted != isa:
         raise _NotLoaded(f"{ISA_VARIABLE}={wanted} is not an instruction set that this processor and library have")
-    has_cuda = bool(library.gradsim_has_cuda_kernels())
+    has_cuda = bool(opened.gradsim_has_cuda_kernels())
+    library = opened
 
 
 def _why_missing(file: Path) -> str:

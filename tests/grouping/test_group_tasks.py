@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gradsim.grouping import TaskGrouping, adjusted_rand_index, group_tasks
+from gradsim.grouping import TaskGrouping, adjusted_rand_index, compiled, group_tasks
+from gradsim.grouping.methods import Problem, automatic
 from gradsim.similarity import Similarity
 
 Rows = list[list[float]]
@@ -92,7 +93,7 @@ def problems(draw: st.DrawFn, most: int = 7) -> tuple[NDArray[np.float64], int, 
     return S, num_groups, draw(st.booleans()), draw(st.sampled_from(["self", "forbidden"]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(problems())
 def test_exact_is_the_best_of_all_partitions(problem: Any) -> None:
     S, num_groups, overlap, alone = problem
@@ -109,7 +110,7 @@ def test_exact_is_the_best_of_all_partitions(problem: Any) -> None:
     assert grouping.optimal and grouping.bound == grouping.score
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(problems())
 def test_average_linkage_keeps_the_rules_and_its_bound(problem: Any) -> None:
     S, num_groups, overlap, alone = problem
@@ -173,12 +174,81 @@ def test_sixteen_tasks_and_a_planted_grouping() -> None:
     assert group_tasks(S, 5, method="average_linkage").groups == grouping.groups
 
 
-def test_many_tasks_fall_back_to_average_linkage() -> None:
-    S = np.random.default_rng(0).uniform(size=(17, 17))
-    grouping = group_tasks(S, 4)
-    assert grouping.method == "average_linkage" and not grouping.optimal
-    assert grouping.score <= grouping.bound
-    assert group_tasks(S, 2, method="exact").optimal
+@pytest.mark.parametrize("method", ["average_linkage", "complete_linkage", "spectral", "local_search", "milp", "exact"])
+def test_every_method_finds_clear_groups_and_scores_them_alike(method: str) -> None:
+    S = np.full((9, 9), -0.2)
+    for group in ([0, 3, 8], [1, 2], [4, 5, 6, 7]):
+        S[np.ix_(group, group)] = 0.7
+    np.fill_diagonal(S, 0.4)
+    grouping = group_tasks(S, 3, method=method)
+    assert grouping.method == method
+    assert grouping.groups == [[0, 3, 8], [1, 2], [4, 5, 6, 7]]
+    assert grouping.score == pytest.approx(0.7)
+    assert grouping.optimal == (method in ("milp", "exact"))
+    # the clusterings take the two directions of a pair together
+    S[0, 8], S[8, 0] = 1.0, 0.4
+    assert group_tasks(S, 3, method=method).score == pytest.approx(0.7)
+
+
+def test_the_clusterings_are_those_of_scipy_and_scikit_learn() -> None:
+    hierarchy, cluster = pytest.importorskip("scipy.cluster.hierarchy"), pytest.importorskip("sklearn.cluster")
+    spatial = pytest.importorskip("scipy.spatial.distance")
+    X = np.random.default_rng(8).normal(size=(14, 3))
+    S = np.corrcoef(X)
+    for linkage in ("average", "complete"):
+        tree = hierarchy.linkage(spatial.squareform(1 - S, checks=False), linkage)
+        for num_groups in (2, 4, 7):
+            theirs = hierarchy.fcluster(tree, num_groups, "maxclust").tolist()
+            assert agreement(group_tasks(S, num_groups, method=f"{linkage}_linkage"), theirs) == 1.0
+    affinity = (S - S[~np.eye(14, dtype=bool)].min()) / (S[~np.eye(14, dtype=bool)].max() - S.min())
+    np.fill_diagonal(affinity, 1.0)
+    theirs = cluster.SpectralClustering(3, affinity="precomputed", random_state=4).fit_predict(affinity).tolist()
+    assert agreement(group_tasks(S, 3, method="spectral", seed=4), theirs) == 1.0
+
+
+def agreement(grouping: TaskGrouping, labels: list[int]) -> float:
+    mine = {task: number for number, group in enumerate(grouping.groups) for task in group}
+    return adjusted_rand_index([mine[i] for i in range(len(labels))], labels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+def test_every_clustering_gives_exactly_as_many_groups(num_tasks: int) -> None:
+    pytest.importorskip("sklearn")
+    for S in (
+        np.zeros((num_tasks, num_tasks)),
+        np.eye(num_tasks),
+        np.random.default_rng(0).normal(size=(num_tasks,) * 2),
+    ):
+        for num_groups in range(1, num_tasks + 1):
+            for method in ("average_linkage", "complete_linkage", "spectral", "local_search"):
+                check_form(group_tasks(S, num_groups, method=method), num_tasks, num_groups, False, "self")
+
+
+def test_the_groups_of_parameters_that_are_averaged() -> None:
+    low, high = np.eye(4), np.eye(4)
+    low[[0, 1, 2, 3], [1, 0, 3, 2]] = 0.9
+    high[[0, 2, 1, 3], [2, 0, 3, 1]] = 0.8
+    similarity = Similarity(
+        list("abcd"), ["low", "high"], torch.tensor(np.stack([low, high])), torch.ones(2, 4, 4, dtype=torch.int64)
+    )
+    assert group_tasks(similarity, 2, groups=["low"], alone="forbidden").groups == [["a", "b"], ["c", "d"]]
+    assert group_tasks(similarity, 2, groups=["high"], alone="forbidden").groups == [["a", "c"], ["b", "d"]]
+    assert group_tasks(similarity, 2, alone="forbidden").score == pytest.approx(0.45)
+    with pytest.raises(ValueError, match=r"groups must be among \['low', 'high'\]"):
+        group_tasks(similarity, 2, groups=["middle"])
+
+
+def test_what_auto_means() -> None:
+    def auto(num_tasks: int, overlap: bool) -> str:
+        return automatic(Problem(np.eye(num_tasks), 3, overlap, True))
+
+    if compiled.available():
+        assert auto(22, False) == auto(20, True) == "exact"
+        assert auto(23, False) == auto(30, False) == "milp"
+        assert auto(21, True) == auto(31, False) == "local_search"
+    else:
+        assert auto(16, False) == auto(16, True) == "exact"
 
 
 def test_direction_is_what_j_does_for_i() -> None:
@@ -230,7 +300,13 @@ def test_names_of_a_similarity_and_json(tmp_path: Path) -> None:
         ((np.eye(3), 2), {"alone": "never"}, ValueError, "'never'"),
         ((np.eye(3), 2), {"alone": "forbidden"}, ValueError, "3 tasks cannot form 2 groups"),
         ((np.eye(1), 1), {"alone": "forbidden", "overlap": True}, ValueError, "1 tasks cannot form"),
-        ((np.eye(21), 2), {"method": "exact"}, ValueError, "at most 20 tasks, not 21"),
+        ((np.eye(23), 2), {"method": "exact"}, ValueError, r"at most 2\d tasks, not 23; use 'auto'"),
+        ((np.eye(3), 2), {"time_limit": 0}, ValueError, "time_limit must be a positive number of seconds, not 0"),
+        ((np.eye(3), 2), {"time_limit": "1"}, TypeError, "time_limit must be a number"),
+        ((np.eye(3), 2), {"time_limit": math.nan}, ValueError, "not nan"),
+        ((np.eye(3), 2), {"seed": -1}, ValueError, "seed must not be negative, not -1"),
+        ((np.eye(3), 2), {"seed": 0.5}, TypeError, "seed must be an integer, not 0.5"),
+        ((np.eye(3), 2), {"groups": ["all"]}, ValueError, "groups= names groups of parameters"),
     ],
 )
 def test_refusals(arguments: Any, options: Any, error: type[Exception], words: str) -> None:

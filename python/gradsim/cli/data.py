@@ -21,8 +21,8 @@ __all__ = [
     "Model",
     "ModelOption",
     "TaskColumn",
-    "TestLimit",
     "Tasks",
+    "TestLimit",
     "TextColumn",
     "load_model",
     "load_tasks",
@@ -42,7 +42,9 @@ TextColumn = Annotated[str | None, typer.Option(help="The column of the text.", 
 LabelColumn = Annotated[str | None, typer.Option(help="The column of the label.", show_default="found by its name")]
 Config = Annotated[str | None, typer.Option(help="The configuration of a dataset.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Training examples of each task.", show_default="all")]
-TestLimit = Annotated[int | None, typer.Option(min=1, help="Test examples of each task, and dev examples.", show_default="all")]
+TestLimit = Annotated[
+    int | None, typer.Option(min=1, help="Test examples of each task, and dev examples.", show_default="all")
+]
 Model = Annotated[
     str,
     typer.Option(

@@ -10,6 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from gradsim.atomic import write_whole
+
 __all__ = ["Task", "TaskGrouping"]
 
 Task = str | int
@@ -25,8 +27,10 @@ class TaskGrouping:
             subset. Every task is served once.
         score: the mean over tasks of the task's score in the group that serves it.
         bound: an upper bound on the score of any grouping with these rules; inf if none is known.
-        optimal: whether no grouping with these rules has a higher score, proven.
-        method: the solver, `"exact"` or `"average_linkage"`.
+        optimal: whether no grouping with these rules has a higher score, proven (by HiGHS to 1e-6 of the largest
+            similarity).
+        method: the solver that found it: `"exact"`, `"milp"`, `"local_search"`, `"average_linkage"`,
+            `"complete_linkage"` or `"spectral"`.
     """
 
     groups: Sequence[Sequence[Task]]
@@ -48,8 +52,11 @@ class TaskGrouping:
         }
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
-        """The fields as JSON text, also written to `path` where one is given. Raises `OSError` if it cannot be."""
+        """The fields as JSON text, also written to `path` (whole or not at all) where one is given.
+
+        Raises `OSError` where it cannot be written.
+        """
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_whole(Path(path), f"{text}\n".encode())
         return text
