@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradsim.gradients import GradientBuffer, Granularity
-    from gradsim.grouping import TaskGrouping, group_tasks
+    from gradsim.grouping import (
+        GroupingChoice,
+        NetworkSelection,
+        TaskGrouping,
+        choose_num_groups,
+        group_tasks,
+        select_networks,
+    )
     from gradsim.optim import GradVac, PCGrad, Surgery
     from gradsim.similarity import Similarity, task_affinity, task_similarity
 
@@ -19,11 +26,15 @@ __all__ = [
     "GradVac",
     "GradientBuffer",
     "Granularity",
+    "GroupingChoice",
+    "NetworkSelection",
     "PCGrad",
     "Similarity",
     "Surgery",
     "TaskGrouping",
+    "choose_num_groups",
     "group_tasks",
+    "select_networks",
     "task_affinity",
     "task_similarity",
 ]
@@ -32,11 +43,15 @@ _HOMES = {
     "GradVac": "gradsim.optim",
     "GradientBuffer": "gradsim.gradients",
     "Granularity": "gradsim.gradients",
+    "GroupingChoice": "gradsim.grouping",
+    "NetworkSelection": "gradsim.grouping",
     "PCGrad": "gradsim.optim",
     "Similarity": "gradsim.similarity",
     "Surgery": "gradsim.optim",
     "TaskGrouping": "gradsim.grouping",
+    "choose_num_groups": "gradsim.grouping",
     "group_tasks": "gradsim.grouping",
+    "select_networks": "gradsim.grouping",
     "task_affinity": "gradsim.similarity",
     "task_similarity": "gradsim.similarity",
 }

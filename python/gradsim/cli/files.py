@@ -12,7 +12,7 @@ from gradsim.cli.errors import UserError
 from gradsim.grouping import TaskGrouping
 from gradsim.similarity import Similarity
 
-__all__ = ["Files", "prepare", "read_grouping", "read_json", "read_similarity", "write_json"]
+__all__ = ["Files", "check_place", "prepare", "read_grouping", "read_json", "read_similarity", "write_json"]
 
 
 class Files:
@@ -32,12 +32,16 @@ class Files:
         write_json(self.path(name), content)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` as readable JSON, whole or not at all. Raises `UserError` where the folder is not there."""
+def check_place(path: Path) -> None:
+    """Raise `UserError` where no file can be: before the work whose result it is to hold."""
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is no folder; make it first or name another file")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as readable JSON, whole or not at all."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
     write_whole(path, (text + "\n").encode())
 

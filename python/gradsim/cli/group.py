@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from gradsim.cli.errors import UserError
-from gradsim.cli.files import read_similarity, write_json
+from gradsim.cli.files import check_place, read_similarity, write_json
 from gradsim.cli.options import Device, Seed, check_common, names
 from gradsim.cli.screen import steps
 from gradsim.cli.tables import choice_table, grouping_table
@@ -46,10 +46,11 @@ def group(
     takes the number that this recommends. Grouping runs on the CPU, whatever the device.
     """
     check_common(seed, device)
+    check_place(out)
     number = _number(groups, choose)
     measured = read_similarity(similarity)
     chosen = names(layers)
-    rules = {"overlap": overlap, "alone": alone, "method": method, "seed": seed}
+    rules: dict[str, Any] = {"overlap": overlap, "alone": alone, "method": method, "seed": seed}
     screen = Console(highlight=False)
     choice: GroupingChoice | None = None
     try:

@@ -31,8 +31,7 @@ def similarity_table(similarity: Similarity) -> Group:
 def results_tables(results: Results) -> list[Group]:
     """The arms with their spread over seeds, and every task in every arm."""
     rows = summary(results)
-    scale = 100.0 if results.higher_is_better else 1.0
-    unit = " in %" if results.higher_is_better else ""
+    scale, unit = (100.0, " in %") if results.are_shares else (1.0, "")
     arms = Table("arm")
     for column in ("models", "mean", "gain over all in one", "best task", "worst task"):
         arms.add_column(column, justify="right")

@@ -10,12 +10,10 @@ from gradsim.training import Results, summary, verdict
 
 __all__ = ["digits", "in_points", "means", "said"]
 
-_PERCENT = ("weighted F1", "macro F1", "accuracy")  # as in the verdicts of gradsim.training
-
 
 def in_points(results: Results) -> Results:
     """The same with scores that are shares of one times 100, and a metric that says so."""
-    if results.metric not in _PERCENT:
+    if not results.are_shares:
         return results
 
     def hundred(scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

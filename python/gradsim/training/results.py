@@ -94,6 +94,12 @@ class Results:
             if set(arm.scores) != set(self.tasks) or any(len(x) != len(self.seeds) for x in arm.scores.values()):
                 raise ValueError(f"the arm {arm.name!r} must have a score for every task and seed")
 
+    @property
+    def are_shares(self) -> bool:
+        """Whether scores are parts of one, such as accuracies, and read best in points of a hundred."""
+        values = (x for arm in self.arms for scores in arm.scores.values() for x in scores)
+        return self.higher_is_better and all(0 <= x <= 1 for x in values)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write it as JSON, whole or not at all.
 

@@ -46,7 +46,7 @@ def verdict(results: Results) -> list[str]:
 def _sentence(results: Results, what: str, one: Sequence[float], other: Sequence[float]) -> str:
     differences = gains(results, one, other)
     gain, deviation = mean(differences), spread(differences)
-    factor, unit = (100.0, "points") if _are_shares(results) else (1.0, f"in {results.metric}")
+    factor, unit = (100.0, "points") if results.are_shares else (1.0, f"in {results.metric}")
     if deviation is None:
         return f"{what}: {factor * gain:+.2f} {unit} with one seed, so nothing says whether that is chance"
     text = f"{what}: {factor * gain:+.2f} ± {factor * deviation:.2f} {unit} over {len(differences)} seeds"
@@ -86,13 +86,6 @@ def _without_surgery(results: Results, arm: Arm) -> Arm | None:
         return None
     same = [other for other in results.arms if (other.kind, other.groups) == (arm.kind, arm.groups)]
     return next((other for other in same if other.method == "sum"), None)
-
-
-def _are_shares(results: Results) -> bool:
-    """Whether scores are parts of 1, such as accuracies, and read best in points of a hundred."""
-    return results.higher_is_better and all(
-        0 <= x <= 1 for arm in results.arms for values in arm.scores.values() for x in values
-    )
 
 
 def _mean_by_seed(arms: Sequence[Arm]) -> list[float]:
