@@ -70,6 +70,9 @@ def test_samples_steps_and_metadata_are_kept(tmp_path: Path) -> None:
     assert found.metadata["source"] == "toys" and set(run["versions"]) == {"gradsim-kernels", "torch"}
     trained = train_one(ToyModel(), toy_tasks(dev=7), toy_budget(8, 4, 0.02))
     assert found.metadata["dev_scores"] == trained.scores["dev"]
+    for task, data in toy_tasks(dev=7).tasks.items():
+        upper = sum(example.label == 1 for example in data.train) / len(data.train)
+        assert found.metadata["label_shares"][task] == pytest.approx({"lower": 1 - upper, "upper": upper})
     assert Similarity.load(tmp_path / "similarity.safetensors") == found
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "similarity.safetensors"]
 
@@ -81,6 +84,17 @@ def test_without_steps_the_first_weights_are_measured_on_different_examples(tmp_
     assert not torch.equal(found.samples[0], found.samples[1])
     assert model.losses == 3 * 2 * 4  # two batches a task, no training
     assert found.metadata["dev_scores"] == {}
+
+
+@pytest.mark.parametrize("problem", ["tagging", "text"])
+def test_label_shares_are_those_of_words_or_none(tmp_path: Path, problem: str) -> None:
+    tasks = toy_tasks(problem)
+    shares = measure(tmp_path, ToyModel(problem), tasks=tasks, steps=0, measurements=1).metadata["label_shares"]
+    if problem == "text":
+        assert shares == {}
+        return
+    labels = [label for example in tasks.tasks["north"].train for label in example.label]  # type: ignore[union-attr]
+    assert shares["north"]["upper"] == pytest.approx(sum(labels) / len(labels))
 
 
 class Watching(ToyModel):

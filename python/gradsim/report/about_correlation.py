@@ -14,9 +14,9 @@ from gradsim.report.scatter import Points, scatter
 from gradsim.report.words import clean, count, in_figure, named, signed
 from gradsim.training import Results
 
-__all__ = ["complete", "transfer_gains", "transfer_section", "typology_section"]
+__all__ = ["TEST", "complete", "transfer_gains", "transfer_section", "typology_section", "verdict_of"]
 
-_TEST = (
+TEST = (
     "Correlations are Spearman's; p is Mantel's, from permuting the tasks, because pairs that share a task are not "
     "independent."
 )
@@ -71,7 +71,7 @@ def transfer_section(
         x_label=f"mean {unit} of the two tasks' gradients",
         y_label=f"{in_figure(results.metric, 20)} on the test task,\nagainst a model trained on it",
     )
-    said = f"Similarity against measured transfer: {_verdict(found, _TRANSFER)}"
+    said = f"Similarity against measured transfer: {verdict_of(found, _TRANSFER)}"
     best = int(np.argmax(points.y))
     top = f"{named(common[j[best]])} → {named(common[i[best]])} ({signed(float(points.y[best]))})"
     picture = Picture(
@@ -86,7 +86,7 @@ def transfer_section(
         f"A model was trained on one task alone and tested on another. Entry [i, j] is its {named(results.metric)} "
         "on i after training on j, less that of the model trained on i itself"
         + ("" if results.higher_is_better else " (sign turned, because lower is better)")
-        + f": above 0, j serves i better than i's own data. It is held against the {unit} S[i, j]. {_TEST}"
+        + f": above 0, j serves i better than i's own data. It is held against the {unit} S[i, j]. {TEST}"
     )
     return Section("transfer", "Similarity and measured transfer", [direction, said, picture]), said
 
@@ -129,7 +129,7 @@ def typology_section(
     ranked = sorted(found.items(), key=lambda item: -abs(item[1].rho or 0.0))
     feature, top = ranked[0]
     features = count(len(found), "feature")
-    said = f"Similarity against typology ({features}); strongest, {named(feature)}: {_verdict(top, _TYPOLOGY)}"
+    said = f"Similarity against typology ({features}); strongest, {named(feature)}: {verdict_of(top, _TYPOLOGY)}"
     shown = panels[:6]
     listed = "; ".join(f"{named(name)} {_short(item)}" for name, item in found.items())
     picture = Picture(
@@ -153,7 +153,7 @@ def typology_section(
         words=frozenset({0, 3}),
     )
     blocks: list[Block] = [
-        f"{len(common)} of the {len(tasks)} tasks are known to the typology. {_TEST}"
+        f"{len(common)} of the {len(tasks)} tasks are known to the typology. {TEST}"
         + (f" {len(found)} features were tried; p is not corrected for that." if len(found) > 1 else ""),
         said,
         table,
@@ -169,7 +169,8 @@ _TRANSFER = ("the more alike two tasks, the better one serves the other", "the m
 _TYPOLOGY = ("the closer two languages by typology, the more alike their gradients", "the closer, the less alike")
 
 
-def _verdict(found: Correlation, meaning: tuple[str, str]) -> str:
+def verdict_of(found: Correlation, meaning: tuple[str, str]) -> str:
+    """The outcome in words; `meaning`: of a positive and of a negative correlation, if significant."""
     if found.rho is None:
         return "no correlation can be computed, because one of the two is the same for all pairs."
     text = f"Spearman's rho {signed(found.rho, 2)} over {count(found.tasks, 'task')}"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradsim.report import about_correlation, about_groups, about_layers, about_making, about_results, about_similarity
+from gradsim.report import (
+    about_correlation,
+    about_groups,
+    about_labels,
+    about_layers,
+    about_making,
+    about_results,
+    about_similarity,
+)
 from gradsim.report.blocks import Section
 from gradsim.report.choice import as_choice
 from gradsim.report.scores import in_points, means, said
@@ -68,6 +76,11 @@ def contents(
             if transfer is not None:
                 sections.append(transfer[0])
                 summary.setdefault("Compared", []).append(transfer[1])
+    if similarity is not None and matrix is not None:
+        labels = about_labels.label_section(similarity.metadata, tasks, matrix, unit)
+        if labels is not None:
+            sections.append(labels[0])
+            summary.setdefault("Compared", []).append(labels[1])
     if typology is not None and matrix is not None:
         held = about_correlation.typology_section(check_typology(typology), tasks, matrix, unit)
         sections.append(held[0])

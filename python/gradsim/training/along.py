@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -81,8 +83,9 @@ def measure_along(
         tick: called once for every step and every measurement, also for those that an earlier process made.
 
     Returns:
-        The `Similarity`, with metadata: model, data, settings, versions, and `dev_scores` (task -> metric -> value of
-        the joint model, where there are dev examples and steps).
+        The `Similarity`, with metadata: model, data, settings, versions, `dev_scores` (task -> metric -> value of the
+        joint model, where there are dev examples and steps) and `label_shares` (task -> label -> its share of the
+        training labels; empty for text).
 
     Raises:
         ValueError, TypeError: arguments out of range; a folder with other settings or another process in it; a training
@@ -140,7 +143,12 @@ def measure_along(
                     train_mode=train_mode,
                 )
                 _run(training, recorded, measured_after(steps, measurements), measure_batch, seed, checkpoint, tick)
-                metadata = {"run": run, "source": tasks.source, "dev_scores": _dev_scores(training) if steps else {}}
+                metadata = {
+                    "run": run,
+                    "source": tasks.source,
+                    "dev_scores": _dev_scores(training) if steps else {},
+                    "label_shares": _label_shares(tasks),
+                }
             finished = recorded.similarity(metadata)
             finished.save(folder / SIMILARITY)
         checkpoint.remove()
@@ -208,6 +216,16 @@ def _dev_scores(training: Training) -> dict[str, dict[str, float]]:
         for name, data in training.tasks.tasks.items()
         if data.dev
     }
+
+
+def _label_shares(tasks: TaskSet) -> dict[str, dict[str, float]]:
+    shares = {}
+    for name, data in tasks.tasks.items():
+        given = [example.label for example in data.train if example.label is not None]
+        counts = Counter(chain.from_iterable([x] if isinstance(x, int) else x for x in given))
+        if counts:
+            shares[name] = {label: counts[i] / counts.total() for i, label in enumerate(tasks.labels) if counts[i]}
+    return shares
 
 
 def _finished(path: Path, run: Mapping[str, Any]) -> Similarity | None:
