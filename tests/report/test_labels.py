@@ -54,7 +54,7 @@ def test_an_unrelated_similarity_is_not_blamed() -> None:
         ({}, TASKS),
         ({"label_shares": {}}, TASKS),
         ({"label_shares": SHARES}, ["a", "b"]),
-        ({"label_shares": dict.fromkeys(TASKS, {"good": 1.0})}, TASKS),
+        ({"label_shares": {task: {"good": 1.0} for task in TASKS}}, TASKS),
     ],
 )
 def test_nothing_is_said_without_something_to_say(metadata: dict[str, object], tasks: list[str]) -> None:

@@ -32,9 +32,13 @@ class Clock:
 
 @contextmanager
 def steps(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, so that stdout holds results only; yields what moves it on by a step."""
+    """A progress bar on stderr, so that stdout holds results only; yields what moves it on by a step.
+
+    Only where someone looks: in a file it would be empty lines.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(what, total=total)
         yield lambda: progress.advance(bar)

@@ -62,7 +62,7 @@ def train(
     grouping, _ = read_grouping(groups)
     found = options.load_tasks(
         data,
-        tasks=tasks if tasks is not None else ",".join(str(task) for group in grouping.serves for task in group),
+        tasks=tasks,
         task_column=task_column,
         text_column=text_column,
         label_column=label_column,
@@ -71,6 +71,9 @@ def train(
         test=test_examples,
         seed=seed,
     )
+    if tasks is None:  # in the order of the data, whatever the groups: other groups then share their models
+        served = {task for group in grouping.serves for task in group}
+        found = found.select([name for name in found.tasks if name in served] or found.names)
     text_model = options.load_model(model, found, max_length=max_length, options=model_option)
     classes = read_classes(families)
     prepare(out)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["making_section"]
 
 
+# Per task, and long: the label shares have a section, and the joint model's scores are in the file
+_ELSEWHERE = ("label_shares", "dev_scores")
+
+
 def making_section(similarity: Similarity | None, results: Results | None) -> Section:
     """What the files say of themselves, and what drew the page."""
     blocks: list[Block] = []
@@ -26,7 +30,7 @@ def making_section(similarity: Similarity | None, results: Results | None) -> Se
             "tasks": len(similarity.tasks),
             "groups of parameters": len(similarity.groups),
             "measurements of a pair, at most": int(similarity.count.max()) if similarity.count.numel() else 0,
-            **similarity.metadata,
+            **{key: value for key, value in similarity.metadata.items() if key not in _ELSEWHERE},
         }
         blocks.append(_table("about-similarity", "The measurement", facts))
     if results is not None:
