@@ -52,6 +52,8 @@ def test_it_ends_well_and_names_its_files(quick: tuple[subprocess.CompletedProce
         "similarity.json",
         "groups.json",
         "results.json",
+        "report.html",
+        "figures",
     }
     assert {path.name for path in folder.iterdir()} == expected
     for name in expected:
@@ -74,8 +76,12 @@ def test_its_files_fit_together(quick: tuple[subprocess.CompletedProcess[str], P
     heatmap = json.loads((folder / "heatmap.json").read_text(encoding="utf-8"))
     assert heatmap["matrix"] == similarity.mean(["embedding"]).tolist()
     assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Portuguese" in page and "adjusted Rand index" in page and 'id="results"' in page and 'id="choice"' in page
+    assert {path.stem for path in (folder / "figures").glob("*.png")} >= {"heatmap", "steps", "arms"}
     groups = json.loads((folder / "groups.json").read_text(encoding="utf-8"))
     assert sorted(x for group in groups["all"]["groups"] for x in group) == sorted(similarity.tasks)
+    assert [row["num_groups"] for row in groups["choice"]["candidates"]] == [1, 8]
     assert groups["selection"]["optimal"] and not groups["all"]["optimal"]
     assert len(groups["selection"]["groups"]) == 8
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

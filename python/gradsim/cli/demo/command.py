@@ -29,7 +29,7 @@ def demo(
     by it, and compares training with and without gradient surgery (PCGrad, GradVac) on held-out names. No file and
     no network is needed; it takes about two minutes on two cores.
     """
-    need("babel", "matplotlib", "scipy")
+    need("babel", "matplotlib", "scipy", "jinja2")
     check_common(seed, device)
     settings = Settings.choose(out, seed=seed, seeds=seeds, device=device, steps=steps, quick=quick)
     prepare(out)

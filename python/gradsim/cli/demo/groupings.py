@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gradsim.cli.demo.settings import Settings
 from gradsim.data import SELECTION, Language
-from gradsim.grouping import TaskGrouping, adjusted_rand_index, group_tasks
+from gradsim.grouping import GroupingChoice, TaskGrouping, adjusted_rand_index, choose_num_groups, group_tasks
 from gradsim.similarity import Similarity
 
-__all__ = ["SHOWN", "Agreement", "agreements", "all_languages", "selection"]
+__all__ = ["SHOWN", "Agreement", "agreements", "all_languages", "numbers", "selection"]
 
 # The group of parameters behind the heat map and the task groupings: the one that touches the words themselves
 SHOWN = "embedding"
@@ -46,6 +47,19 @@ def agreements(similarity: Similarity, languages: Sequence[Language]) -> list[Ag
 def all_languages(similarity: Similarity, num_groups: int) -> TaskGrouping:
     """Average linkage over all languages, on the shown group."""
     return _named(group_tasks(similarity.mean([SHOWN]), num_groups, method="average_linkage"), similarity.tasks)
+
+
+def numbers(similarity: Similarity, settings: Settings, tick: Callable[[], None]) -> GroupingChoice:
+    """Every number of groups up to half as many again as there are families, against chance; `tick` once for each."""
+    candidates = settings.candidates
+    return choose_num_groups(
+        similarity,
+        candidates,
+        groups=[SHOWN],
+        resamples=20 if len(candidates) > 2 else 2,
+        seed=settings.seed,
+        progress=lambda done, _: tick() if done else None,
+    )
 
 
 def selection(similarity: Similarity, num_groups: int) -> TaskGrouping:

@@ -20,7 +20,6 @@ from gradsim.cli.files import Files
 from gradsim.cli.screen import Clock, steps
 from gradsim.cli.tables import grouping_table
 from gradsim.data import LANGUAGES, SELECTION, shared_names
-from gradsim.grouping import choose_num_groups
 from gradsim_kernels import __version__
 
 __all__ = ["run"]
@@ -55,10 +54,14 @@ def run(settings: Settings) -> None:
         agreement = groupings.agreements(similarity, LANGUAGES)
         clusters = groupings.all_languages(similarity, len(_FAMILIES))
         best = groupings.selection(similarity, settings.num_groups)
-    files.write_json("groups.json", {"all": clusters.to_dict(), "selection": best.to_dict()})
+    with clock("number of groups"), steps("every number of groups", len(settings.candidates)) as tick:
+        choice = groupings.numbers(similarity, settings, tick)
+    all_groups = {"all": clusters.to_dict(), "selection": best.to_dict(), "choice": choice.to_dict()}
+    files.write_json("groups.json", all_groups)
     screen.print(tables.agreement_table(agreement, len(_FAMILIES), len(_SCRIPTS)))
     screen.print(grouping_table(f"All {len(LANGUAGES)} languages by average linkage", clusters))
     screen.print(grouping_table(_SELECTION_TITLE, best))
+    screen.print(f"Number of groups of all {len(LANGUAGES)}: {choice.recommended} recommended. {choice.reason}")
     with clock("heat map"):
         heatmap(similarity, LANGUAGES, groupings.SHOWN, files)
 
@@ -69,13 +72,9 @@ def run(settings: Settings) -> None:
     for sentence in tables.verdicts(comparison):
         screen.print(sentence)
 
-    with clock("report"), steps("every number of groups", 12) as tick:
-        choice = choose_num_groups(
-            similarity, range(1, 13), groups=[groupings.SHOWN], progress=lambda done, _: tick() if done else None
-        )
-        files.written.append(
-            write_page(files.path("report.html"), similarity, clusters, choice, comparison, settings).parent / "figures"
-        )
+    with clock("report"):
+        page = write_page(files.path("report.html"), similarity, clusters, choice, comparison, settings)
+    files.written.append(page.parent / "figures")
     results = {
         "settings": asdict(settings) | {"out": str(settings.out)},
         "versions": _versions(),

@@ -26,6 +26,7 @@ class Settings:
     held_out: float = 0.25  # share of a language's names that is never trained on
     held_out_low: float = 0.75  # the same for a low-resource language of the comparison
     num_groups: int = 8  # as many as there are families
+    candidates: tuple[int, ...] = tuple(range(1, 13))  # numbers of groups that are set against chance
 
     @classmethod
     def choose(cls, out: Path, *, seed: int, seeds: int, device: str, steps: int | None, quick: bool) -> Settings:
@@ -35,7 +36,8 @@ class Settings:
         """
         number = steps if steps is not None else 40 if quick else cls.steps
         measurements = min(number, 2 if quick else cls.measurements)
-        return cls(out, seed, seeds, device, number, measurements, max(1, number // 2))
+        candidates = (1, cls.num_groups) if quick else cls.candidates
+        return cls(out, seed, seeds, device, number, measurements, max(1, number // 2), candidates=candidates)
 
     @property
     def measure_every(self) -> int:
