@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from gradsim.grouping import TaskGrouping, choose_num_groups
 from gradsim.report import write_report
+from gradsim.training import Arm, Results
 
 SECTIONS = {
     "similarity": "similarity",
@@ -383,3 +384,13 @@ def test_two_hundred_tasks(build: Any, parse: Callable[[Path], Any], tmp_path: P
     seen = parse(page)
     assert seen.wrong == []
     assert "Every 5th task is named." in " ".join(text for tag, text in seen.texts if tag == "desc")
+
+
+def test_a_budget_speaks_for_itself(tmp_path: Path) -> None:
+    words = "Every model makes 7 steps with 5 samples of each of its tasks."
+    arm = Arm("all in one", "all", "sum", [["a", "b"]], {"a": [0.5], "b": [0.25]})
+    results = Results(["a", "b"], [0], "accuracy", True, {"words": words, "clip_norm": 1.5}, [arm])
+    page = write_report(tmp_path / "page.html", results=results).read_text(encoding="utf-8")
+    outcome, making = page.split('id="making"')
+    assert words in outcome and "clip_norm" not in outcome
+    assert "clip_norm" in making

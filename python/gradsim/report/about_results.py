@@ -97,6 +97,9 @@ def _random(row: RandomSpread, places: int) -> str:
 
 
 def _budget(budget: Mapping[str, Any]) -> str:
+    """The budget in its own words, where it has some; all its numbers stand under "How it was made"."""
+    if isinstance(budget.get("words"), str):
+        return plain(budget["words"])
     return f"Budget: {'; '.join(f'{plain(key)} {plain(value)}' for key, value in budget.items())}." if budget else ""
 
 
