@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 # The last one is for the benchmarks, which measure their own ceilings.
 EXPORTED = {"gradsim_abi_version", "gradsim_cpu_isa", "gradsim_has_cuda_kernels", "gradsim_fma_rate_probe"}
+EXPORTED |= {"gradsim_grouping_level", "gradsim_grouping_worth"}  # called by ctypes
 # What only the CUDA kernels ask for, besides the functions with "cuda" in their names, which are not in every torch.
 CUDA_ONLY = {"aoti_torch_get_device_index"}
 # Symbols of the C and C++ run-time libraries carry one of these versions; the linker itself asks for the last three.
