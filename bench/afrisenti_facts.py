@@ -32,9 +32,8 @@ def main(data: str, results: str, *groups: str) -> None:
     for path in groups:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)["groups"]
-        print(
-            f"{path}: adjusted Rand index {adjusted_rand_index(labels(PAPER), labels(found)):.2f} with the paper's groups"
-        )
+        agreement = adjusted_rand_index(labels(PAPER), labels(found))
+        print(f"{path}: adjusted Rand index {agreement:.2f} with the paper's groups")
 
 
 if __name__ == "__main__":
