@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     "gradients",
     "similarity",
-    "optim",
     "one_backward",
+    "optim",
     "grouping",
     "distributed",
     "data",

@@ -63,6 +63,14 @@ class GradientBuffer:
         self.captured[task] = True
         self._restore()
 
+    @torch.no_grad()
+    def add(self, task: int, gradients: Sequence[Tensor | None]) -> None:
+        """Add gradients of a task that did not come through `p.grad`; the tensors may be kept and written to."""
+        held = self.rows[task]
+        both = [h if g is None else g if h is None else h.add_(g) for h, g in zip(held, gradients, strict=True)]
+        self.rows[task] = both if self.storage == "autograd" else self._copied(task, both)
+        self.captured[task] = True
+
     def discard(self, task: int) -> None:
         """Forget the row of the open task, whatever it accumulated so far, and put back what was there before."""
         self.rows[task] = [None] * len(self.parameters)

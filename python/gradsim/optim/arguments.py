@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 METHODS = ("gradvac", "pcgrad")
 ORDERS = ("random", "ascending")
 REDUCTIONS = ("sum", "mean")
@@ -72,3 +75,38 @@ def vaccinated(value: object, tasks: Sequence[str]) -> list[bool]:
     if unknown:
         raise ValueError(f"vaccinate names unknown tasks {unknown}; the tasks are {list(tasks)}")
     return [name in chosen for name in tasks]
+
+
+def task_ids(value: object, tasks: Sequence[str]) -> list[int]:
+    """For each sample the index of its task, from int64 [B] or a list of B numbers or names."""
+    if isinstance(value, Tensor):
+        if value.dim() != 1 or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+            raise TypeError(
+                f"task_ids must be int64 [batch] or a list, not a tensor {list(value.shape)} of {value.dtype}"
+            )
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"task_ids must be a tensor or a list with the task of each sample, not {type(value).__name__}")
+    if not value:
+        raise ValueError("task_ids must name the task of at least one sample")
+    unknown = sorted({x for x in value if isinstance(x, str) and x not in tasks})
+    if unknown:
+        raise ValueError(f"task_ids names unknown tasks {unknown}; the tasks are {list(tasks)}")
+    ids = [list(tasks).index(x) if isinstance(x, str) else x for x in value]
+    for x in ids:
+        if isinstance(x, bool) or not isinstance(x, int):
+            raise TypeError(f"task_ids must hold numbers or names of tasks, not {type(x).__name__}")
+        if not 0 <= x < len(tasks):
+            raise ValueError(f"task_ids must lie between 0 and {len(tasks) - 1}, not {x}; the tasks are {list(tasks)}")
+    return ids
+
+
+def dimension(value: object) -> int | None:
+    """`value` as the dimension of the samples: None, 0, 1, ..."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"batch_dim must be None or an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"batch_dim must not be negative, but is {value}")
+    return value

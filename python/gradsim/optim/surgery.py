@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from gradsim.gradients.granularity import Expression, Granularity, Groups, Spec
 from gradsim.optim import arguments, checks
 from gradsim.optim import statistics as measured
-from gradsim.optim.columns import Places, Rows, places_for, sort_columns, take
+from gradsim.optim.columns import Rows
 from gradsim.optim.plan import Plan
 from gradsim.optim.state import VERSION, SurgeryState, check_groups, check_saved
+from gradsim.optim.step import SurgeryStep
 from gradsim.optim.timing import StepTimer
-from gradsim_kernels import combine, gradvac_, gramian
 
 if TYPE_CHECKING:
     from gradsim.similarity import Similarity
@@ -146,60 +147,21 @@ class Surgery:
         `out`: contiguous tensors, one per parameter, that the result is written to.
         """
         device = next((x.device for row in gradients for x in row if x is not None), None)
-        result: list[Tensor | None] = [None] * len(gradients[0])
         if device is None:
-            return result
-        state = self.prepare(device)
-        with self._timer.measure(device):
-            columns = sort_columns(gradients, self._plan.excluded)
-            present = sum(any(x is not None for x in row) for row in gradients)
-            scale = 1.0 / present if self.reduction == "mean" else 1.0
-            for p, gradient in columns.single:
-                result[p] = gradient if out is None else out[p].copy_(gradient)
-            # What lasts comes last: gradients that are refused on the way leave no trace.
-            for parameters, combined in ((columns.summed, self._summed), (columns.shared, self._corrected)):
-                if parameters:
-                    rows = take(gradients, parameters)
-                    places = places_for(rows, parameters, in_place, out)
-                    for p, x in zip(parameters, combined(state, rows, parameters, scale, places), strict=True):
-                        result[p] = x
+            return [None] * len(gradients[0])
+        with self.timed(device):
+            step = self.begin(device, sum(any(x is not None for x in row) for row in gradients))
+            result = step.run(gradients, in_place=in_place, out=out)
+            step.commit()  # last: gradients that are refused on the way leave no trace
         return result
 
-    def _corrected(
-        self, state: SurgeryState, rows: Rows, parameters: list[int], scale: float, places: Places
-    ) -> list[Tensor | None]:
-        groups = self._plan.positions(parameters)
-        if self.monitor:
-            M = gramian(rows, groups)
-            measured.record(state, M, M.isfinite().all(), self._plan.visited, None)
-            return self._summed(state, rows, parameters, scale, places)
-        target = state.tensors["target"]
-        before = target.clone()
-        corrections = torch.zeros_like(state.tensors["corrections"])
-        update, _, M = gradvac_(
-            rows,
-            target,
-            self._plan.ascending if self.order == "ascending" else None,  # drawn anew for each step, group and task
-            groups,
-            seed=self.seed,
-            step=state.tensors["step"],
-            beta=self.beta if self.method == "gradvac" else 0.0,  # PCGrad: the targets stay 0
-            max_target=self.max_target,
-            vaccinate=self._plan.mask,
-            scale=scale,
-            corrections=corrections,
-            out=places,
-        )
-        finite = M.isfinite().all()
-        target.copy_(torch.where(finite, target, before))  # one overflow anywhere must leave no trace
-        measured.record(state, M, finite, self._plan.visited, corrections)
-        return update
+    def begin(self, device: torch.device, present: int) -> SurgeryStep:
+        """The surgery of one step, for a caller that goes group by group; `present`: the tasks that take part."""
+        return SurgeryStep(self, self.prepare(device), self._plan, present)
 
-    def _summed(
-        self, state: SurgeryState, rows: Rows, parameters: list[int], scale: float, places: Places
-    ) -> list[Tensor | None]:
-        weights = torch.full((1, len(rows)), scale, dtype=torch.float64, device=state.device)
-        return combine(rows, weights, [list(range(len(parameters)))], out=places)
+    def timed(self, device: torch.device, *, steps: int = 1) -> AbstractContextManager[None]:
+        """Measure a block for `statistics`; a part of a step that is not its last counts as no step."""
+        return self._timer.measure(device, steps)
 
     def _fitting(self, gradients: Rows) -> tuple[list[str], list[str], Groups]:
         """Check the lengths; tasks, names and groups, which the first call tells where the constructor was not told."""

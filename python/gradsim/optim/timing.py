@@ -21,15 +21,15 @@ class StepTimer:
     def __init__(self) -> None:
         self.total_ms = 0.0
         self.count = 0
-        self._pending: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._pending: deque[tuple[torch.cuda.Event, torch.cuda.Event, int]] = deque()
 
     @contextmanager
-    def measure(self, device: torch.device) -> Iterator[None]:
-        """Measure the block."""
+    def measure(self, device: torch.device, blocks: int = 1) -> Iterator[None]:
+        """Measure the block; it counts as so many blocks in the mean (0: it is a part of one that comes later)."""
         if device.type != "cuda":
             started = time.perf_counter()
             yield
-            self._add(1e3 * (time.perf_counter() - started))
+            self._add(1e3 * (time.perf_counter() - started), blocks)
         elif torch.cuda.is_current_stream_capturing():
             yield
         else:
@@ -37,7 +37,7 @@ class StepTimer:
             begin.record(torch.cuda.current_stream(device))
             yield
             end.record(torch.cuda.current_stream(device))
-            self._pending.append((begin, end))
+            self._pending.append((begin, end, blocks))
             while self._pending and self._pending[0][1].query():
                 self._read_oldest()
 
@@ -49,12 +49,12 @@ class StepTimer:
         return self.total_ms / self.count if self.count else float("nan")
 
     def _read_oldest(self) -> None:
-        begin, end = self._pending.popleft()
-        self._add(begin.elapsed_time(end))
+        begin, end, blocks = self._pending.popleft()
+        self._add(begin.elapsed_time(end), blocks)
 
-    def _add(self, ms: float) -> None:
+    def _add(self, ms: float, blocks: int) -> None:
         self.total_ms += ms
-        self.count += 1
+        self.count += blocks
 
     def __getstate__(self) -> dict[str, Any]:
         # Events can be neither pickled nor copied; what is still running on the GPU is not counted.

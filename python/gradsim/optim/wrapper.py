@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.gradients.granularity import Expression, Granularity, Spec
 from gradsim.optim import arguments, checks
-from gradsim.optim.delegate import DelegatingOptimizer
 from gradsim.optim.losses import BackwardFn, Losses, by_task, run_backward
+from gradsim.optim.mixed_batch import MixedBatches
 from gradsim.optim.parameters import Layout, flattened, layout_of, with_group
 from gradsim.optim.surgery import Surgery
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STATE_KEY = "gradient_surgery"
 
 
-class SurgeryOptimizer(DelegatingOptimizer):
+class SurgeryOptimizer(MixedBatches):
     """What `GradVac` and `PCGrad` share; the arguments are theirs.
 
     Attributes:
@@ -33,9 +33,6 @@ class SurgeryOptimizer(DelegatingOptimizer):
         tasks: the names of the tasks.
         buffer: the `GradientBuffer` with what has been captured.
     """
-
-    surgery: Surgery
-    buffer: GradientBuffer
 
     def __init__(
         self,
@@ -73,13 +70,9 @@ class SurgeryOptimizer(DelegatingOptimizer):
         self._delegate_to(base)
         self.surgery, self.buffer = surgery, buffer
         self._model, self._layout = model, layout
-        self._open: str | None = None
+        self._open = None
+        self._streamed, self._plain, self._verified = None, {}, False
         self._zeroed: dict[int, tuple[Tensor, int]] = {}  # what zero_grad(set_to_none=False) left, with its version
-
-    @property
-    def tasks(self) -> list[str]:
-        assert self.surgery.tasks is not None
-        return list(self.surgery.tasks)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(tasks={self.tasks}, base={self.base!r})"
@@ -99,14 +92,11 @@ class SurgeryOptimizer(DelegatingOptimizer):
         if name not in self.tasks:
             raise ValueError(f"unknown task {name!r}; the tasks are {self.tasks}")
         if self._open is not None:
-            raise RuntimeError(f"task({name!r}) was opened inside task({self._open!r}); close that first")
-        started = any(self.buffer.captured)
-        if not started:
-            self._refresh()
-        self._check_grads("between two tasks" if started else "before the first task of the step")
+            raise RuntimeError(f"task({name!r}) was opened inside {self._open}; close that first")
+        self._begin(f"task({name!r})")
         t = self.tasks.index(name)
         self.buffer.open(t)
-        self._open = name
+        self._open = f"task({name!r})"
         try:
             yield
             checks.check_gradients([p.grad for p in self.buffer.parameters], self._layout.names, name)
@@ -149,15 +139,15 @@ class SurgeryOptimizer(DelegatingOptimizer):
             RuntimeError: inside a task; or a gradient came into `p.grad` outside of all tasks.
         """
         if self._open is not None:
-            raise RuntimeError(f"finish() was called inside task({self._open!r}); leave the task first")
-        if not any(self.buffer.captured):
+            raise RuntimeError(f"finish() was called inside {self._open}; leave it first")
+        if not self._in_step():
             return
         self._check_grads("after the last task")
-        combined = self.surgery.run(self.buffer.rows, in_place=True, out=self.buffer.outputs())
+        combined = self._combined()
         for p, gradient in zip(self.buffer.parameters, combined, strict=True):
             if gradient is not None:
                 p.grad = gradient
-        self.buffer.clear()
+        self._forget()
         self._zeroed = {}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -175,8 +165,8 @@ class SurgeryOptimizer(DelegatingOptimizer):
             RuntimeError: inside a task.
         """
         if self._open is not None:
-            raise RuntimeError(f"zero_grad() was called inside task({self._open!r}); leave the task first")
-        self.buffer.clear()
+            raise RuntimeError(f"zero_grad() was called inside {self._open}; leave it first")
+        self._forget()
         self.base.zero_grad(set_to_none=set_to_none)
         kept = {} if set_to_none else {id(p): p.grad for p in self.buffer.parameters if p.grad is not None}
         self._zeroed = {key: (gradient, gradient._version) for key, gradient in kept.items()}
@@ -188,7 +178,7 @@ class SurgeryOptimizer(DelegatingOptimizer):
             RuntimeError: between the first task of a step and `finish()`. ValueError, TypeError: as in the constructor;
                 nothing is changed then.
         """
-        if self._open is not None or any(self.buffer.captured):
+        if self._open is not None or self._in_step():
             raise RuntimeError(
                 "add_param_group() was called in the middle of a step; call finish() or zero_grad() first"
             )
@@ -236,6 +226,14 @@ class SurgeryOptimizer(DelegatingOptimizer):
         parameters = flattened(base.param_groups)
         layout = Layout(parameters, state["names"], surgery.groups)
         self._set_up(base, surgery, GradientBuffer(parameters, len(surgery.tasks), state["storage"]), None, layout)
+
+    def _begin(self, what: str) -> None:
+        """Before a capture: what must hold, for a first one of a step and for a further one."""
+        self._refuse_after_last(what)
+        started = self._in_step()
+        if not started:
+            self._refresh()
+        self._check_grads("between two tasks" if started else "before the first task of the step")
 
     def _check_grads(self, when: str) -> None:
         """Refuse a gradient in p.grad that no task has captured: it would be lost, or counted for the wrong task."""

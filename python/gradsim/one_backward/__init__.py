@@ -1,0 +1,20 @@
+"""All task gradients out of one backward pass over one mixed batch."""
+
+from gradsim.one_backward.block import check_model, is_sequence_first, mixed
+from gradsim.one_backward.collector import Collector, Sink
+from gradsim.one_backward.rows import TaskRows
+from gradsim.one_backward.samples import Samples
+from gradsim.one_backward.scale import Scale, TaskScale, check_scale
+
+__all__ = [
+    "Collector",
+    "Samples",
+    "Scale",
+    "Sink",
+    "TaskRows",
+    "TaskScale",
+    "check_model",
+    "check_scale",
+    "is_sequence_first",
+    "mixed",
+]

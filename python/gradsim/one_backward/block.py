@@ -1,0 +1,90 @@
+"""One mixed batch: forward and backward inside, task gradients out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradsim.one_backward.collector import Collector, Sink
+from gradsim.one_backward.follow import Follow
+from gradsim.one_backward.rules import RULES, WATCHED, each_task
+from gradsim.one_backward.samples import Samples
+from gradsim.one_backward.scale import Scale
+
+
+@contextmanager
+def mixed(
+    parameters: Sequence[Tensor],
+    names: Sequence[str],
+    samples: Samples,
+    sink: Sink,
+    *,
+    skipped: Sequence[int] = (),
+    model: nn.Module | None = None,
+    scale: Scale | None = None,
+    second_pass: bool = False,
+) -> Iterator[Collector]:
+    """Run the forward and the one backward of a mixed batch inside; `sink` gets the task gradients of each parameter.
+
+    Nothing is put on the model or its parameters. `p.grad` must be None for all parameters when the block begins.
+
+    Args:
+        parameters, names: P parameters with their names.
+        samples: which sample belongs to which task.
+        sink: gets the rows of each parameter once, during backward or at the end of the block.
+        skipped: numbers of parameters that are left to autograd: their gradient comes into `p.grad`.
+        model: its buffers are known to have no samples, and its modules are checked.
+        scale: the factors of the tasks.
+        second_pass: keep what `Collector.total` needs.
+
+    Raises:
+        RuntimeError: a module or function that couples the samples, or whose gradient cannot be split; a gradient that
+            came to a parameter past all functions that are followed.
+    """
+    collector = Collector(parameters, names, samples, sink, second_pass)
+    watched = dict(WATCHED)
+    if scale is not None:
+        collector.factors = scale.factors
+        if scale.counts_tokens:
+            watched[F.cross_entropy] = lambda f, func, args, kwargs: scale.count(func, args, kwargs)
+    constants = [] if model is None else list(model.buffers())
+    follow = Follow(collector, skipped, constants, RULES, each_task, watched)
+    with _eager(), follow:
+        yield collector
+    for i, (p, name) in enumerate(zip(parameters, names, strict=True)):
+        if p.grad is not None and i not in skipped:
+            raise RuntimeError(
+                f"{name} received a gradient that could not be split by task: it was used in a place that is not "
+                "followed (a custom autograd function, a scripted one, or a term of the loss without samples); leave "
+                f"it out with exclude={name!r}, or use one task() block per task"
+            )
+    collector.flush()
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse modules that couple the samples of a batch (RuntimeError, naming the module)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats):
+            raise RuntimeError(
+                f"{name or 'the model'} is a {type(module).__name__} in training mode, which normalises over the "
+                "samples of all tasks; call .eval() on it, use GroupNorm or LayerNorm, or use one task() block per task"
+            )
+
+
+def is_sequence_first(model: nn.Module) -> bool:
+    """Whether some module expects the samples in the second dimension."""
+    return any(getattr(module, "batch_first", None) is False for module in model.modules())
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled parts of the model run as they were written: what is inside a compiled function cannot be followed."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

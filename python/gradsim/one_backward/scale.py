@@ -1,0 +1,81 @@
+"""How much each task counts: the loss of a mixed batch gives every task a share, which may be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradsim.one_backward.samples import Samples
+
+TaskScale = str | Mapping[str, float] | None
+SCALES = ("mean", "tokens")
+
+
+def check_scale(task_scale: object, tasks: Sequence[str]) -> None:
+    """Refuse what is no scale (ValueError, TypeError)."""
+    if task_scale is None or (isinstance(task_scale, str) and task_scale in SCALES):
+        return
+    if not isinstance(task_scale, Mapping):
+        raise ValueError(f"task_scale must be None, 'mean', 'tokens' or a dict from task to factor, not {task_scale!r}")
+    unknown = [name for name in task_scale if name not in tasks]
+    if unknown:
+        raise ValueError(f"task_scale names unknown tasks {unknown}; the tasks are {list(tasks)}")
+    for name, factor in task_scale.items():
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            raise TypeError(f"task_scale[{name!r}] must be a number, not {type(factor).__name__}")
+
+
+class Scale:
+    """The factors of the T' present tasks of one mixed batch.
+
+    `"mean"`: B / n_t, so that a mean over B samples becomes a mean over the n_t samples of the task. `"tokens"`: K /
+    k_t, the same for the K targets that the cross entropy of the block does not ignore. A dict: its factors, 1 for what
+    it does not name.
+    """
+
+    def __init__(self, task_scale: TaskScale, samples: Samples, tasks: Sequence[str]) -> None:
+        self._samples, self._kind = samples, task_scale
+        self._factors: Tensor | None = None
+        self._calls = 0
+        if task_scale == "mean":
+            self._factors = torch.tensor([samples.size / n for n in samples.counts], dtype=torch.float64)
+        elif isinstance(task_scale, Mapping):
+            factors = [float(task_scale.get(tasks[t], 1.0)) for t in samples.present]
+            self._factors = torch.tensor(factors, dtype=torch.float64)
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._kind == "tokens"
+
+    def count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Count the targets of a call of F.cross_entropy."""
+        target = kwargs.get("target", args[1] if len(args) > 1 else None)
+        ignored = kwargs.get("ignore_index", args[4] if len(args) > 4 else -100)
+        if not isinstance(target, Tensor) or target.is_floating_point() or target.numel() % self._samples.size:
+            raise RuntimeError(
+                "task_scale='tokens' needs a cross entropy over class indices, the same number for each of the "
+                f"{self._samples.size} samples; give the factors as a dict instead"
+            )
+        self._calls += 1
+        if self._calls > 1:
+            raise RuntimeError(
+                "task_scale='tokens' met a second cross entropy in one block; give the factors as a dict"
+            )
+        counted = (target.detach() != ignored).reshape(self._samples.size, -1).sum(1, dtype=torch.float64)
+        tokens = self._samples.totals(counted)
+        self._factors = torch.where(tokens > 0, tokens.sum() / tokens, 0.0)
+
+    def factors(self, device: torch.device) -> Tensor | None:
+        """float64 [T'], or None where nothing is to be changed."""
+        if self._factors is None:
+            if self.counts_tokens:
+                raise RuntimeError(
+                    "task_scale='tokens' counts the targets of torch's cross_entropy, and the block has called none; "
+                    "give the factors as a dict"
+                )
+            return None
+        self._factors = self._factors.to(device)
+        return self._factors
