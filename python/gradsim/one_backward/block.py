@@ -53,6 +53,9 @@ def mixed(
         collector.factors = scale.factors
         if scale.counts_tokens:
             watched[F.cross_entropy] = lambda f, func, args, kwargs: scale.count(func, args, kwargs)
+    if len(samples.present) == 1:
+        yield from _alone(collector, skipped)
+        return
     constants = [] if model is None else list(model.buffers())
     follow = Follow(collector, skipped, constants, RULES, each_task, watched)
     with _eager(), follow:
@@ -64,6 +67,16 @@ def mixed(
                 "followed (a custom autograd function, a scripted one, or a term of the loss without samples); leave "
                 f"it out with exclude={name!r}, or use one task() block per task"
             )
+    collector.flush()
+
+
+def _alone(collector: Collector, skipped: Sequence[int]) -> Iterator[Collector]:
+    """A batch of one task: there is nothing to be split, and autograd does everything."""
+    yield collector
+    for i, p in enumerate(collector.parameters):
+        if p.grad is not None and i not in skipped:
+            gradient, p.grad = p.grad, None
+            collector.add(p, (i,), gradient.unsqueeze(0), None)
     collector.flush()
 
 

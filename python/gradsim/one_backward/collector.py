@@ -42,8 +42,13 @@ class Collector:
         self._missing: Counter[int] | None = None
         self._told: set[int] = set()
 
-    def expect(self, uses: Counter[int]) -> None:
-        """So many uses of each parameter can be reached from the loss: it is complete when all have been here."""
+    def expect(self, uses: Counter[int] | None) -> None:
+        """So many uses of each parameter can be reached from the loss: it is complete when all have been here.
+
+        None: that is not known, and they are complete at the end of the block.
+        """
+        if uses is None:
+            return
         self._missing = uses
         for i in range(len(self.parameters)):
             if not uses[i] and i not in self._told:
@@ -69,8 +74,7 @@ class Collector:
 
     def _add(self, i: int, values: Tensor, again: Callable[[Tensor], Tensor] | None) -> None:
         self._refuse_late(i)
-        dtype = getattr(self.parameters[i], "grad_dtype", None) or self.parameters[i].dtype
-        values = values.to(dtype)
+        values = values.to(self._dtype(i))
         if self.second_pass:
             self._again.setdefault(i, []).append(again or _weigher(values.clone() if i in self._rows else values))
         if i not in self._rows:
@@ -83,7 +87,7 @@ class Collector:
     def add_tokens(self, i: int, ids: Tensor, values: Tensor) -> None:
         """Add what an embedding's look-ups received: see `rows.of_tokens`."""
         self._refuse_late(i)
-        self._tokens.setdefault(i, []).append((ids, values))
+        self._tokens.setdefault(i, []).append((ids, values.to(self._dtype(i))))
 
     def done(self, roots: Iterable[tuple[int, ...]]) -> None:
         """One use of these parameters has been here."""
@@ -113,8 +117,11 @@ class Collector:
             )
         if not parts:
             return None
-        dtype = getattr(self.parameters[i], "grad_dtype", None) or self.parameters[i].dtype
-        return torch.stack(parts).sum(0).to(dtype) if len(parts) > 1 else parts[0].to(dtype)
+        return (torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]).to(self._dtype(i))
+
+    def _dtype(self, i: int) -> torch.dtype:
+        """The dtype of the gradient of parameter i."""
+        return getattr(self.parameters[i], "grad_dtype", None) or self.parameters[i].dtype
 
     def _complete(self, i: int) -> None:
         self._told.add(i)

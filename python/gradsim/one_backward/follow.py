@@ -11,10 +11,12 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from gradsim.one_backward.collector import Collector
 from gradsim.one_backward.nodes import Expand, Fork, Tap
+from gradsim.one_backward.reach import reachable_uses
 from gradsim.one_backward.uses import RowsOf, TotalsOf, Use, per_sample, per_task
+from gradsim.one_backward.whereabouts import CREATING, LOST, UNKNOWN, Place, moved, remember_range
 
 _FROM = "_gradsim_from"  # on a tensor that was computed from parameters without samples: (whose, their numbers)
-_CONSTANT = "_gradsim_constant"  # on a tensor that was computed from positions and buffers alone: whose
+_PLACE = "_gradsim_place"  # on a tensor that was computed in the block: (whose, where it has its samples)
 
 Rule = Callable[["Follow", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
 Watch = Callable[["Follow", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], None]
@@ -57,27 +59,61 @@ class Follow(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.backward:
+            return self._backward_of(*args, **kwargs)
+        if func is torch.autograd.backward:
             return self._backward(*args, **kwargs)
-        followed = constant = others = False
-        for x in tensors_in(args, kwargs):
-            if self.roots(x):
-                followed = True
-            elif self.is_constant(x):
-                constant = True
-            else:
-                others = True
-        if followed and torch.is_grad_enabled():
+        inputs = tensors_in(args, kwargs)
+        if torch.is_grad_enabled() and any(self.roots(x) for x in inputs):
             return self._rules.get(func, self._otherwise)(self, func, args, kwargs)
         watch = self._watched.get(func)
         if watch is not None:
             watch(self, func, args, kwargs)
         result = func(*args, **kwargs)
-        if (constant and not others) or func is torch.arange:
-            for x in tensors_in((result,), {}):
-                setattr(x, _CONSTANT, self._mark)
+        if isinstance(result, Tensor | tuple | list):
+            self._locate(func, args, kwargs, inputs, result)
         return result
 
-    def _backward(
+    def _locate(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor], result: Any
+    ) -> None:
+        """Note where the samples are in what a function without parameters returned."""
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return  # inside vmap, which hides a dimension
+        remember_range(func, args, kwargs, result)
+        # What needs a gradient decides: a mask or an index beside it does not move the samples.
+        counted = [x for x in inputs if x.requires_grad] or inputs
+        for number, x in enumerate(result if isinstance(result, tuple | list) else (result,)):
+            if not isinstance(x, Tensor):
+                continue
+            place: Place | None
+            if not inputs or func in CREATING:
+                place = UNKNOWN if x.dim() > 1 else None  # made inside the block: data, or positions
+            elif all(self.is_constant(y) for y in inputs):
+                place = None
+            else:
+                place = moved(func, args, kwargs, self.place_of, counted, x, number, self.samples.size)
+            if place is not UNKNOWN and not (place != LOST and any(x is y for y in inputs)):
+                self.put(x, place)
+
+    def is_constant(self, x: Tensor) -> bool:
+        """Whether a tensor is known to have no samples: a buffer, or made of numbers alone."""
+        return id(x) in self._constants or getattr(x, _PLACE, None) == (self._mark, None)
+
+    def put(self, x: Tensor, place: Place | None) -> None:
+        """Note where a tensor has its samples; None: it has none."""
+        setattr(x, _PLACE, (self._mark, place))
+
+    def place_of(self, x: Tensor) -> Place | None:
+        """Where a tensor has its samples: what was noted, or what its shape says. None: it has none."""
+        if id(x) in self._constants or self.roots(x):
+            return None
+        whose, place = getattr(x, _PLACE, (None, None))
+        if whose is self._mark:
+            return place
+        dim = self.samples.dim_of(x)
+        return None if dim is None else (dim, x.shape[dim] // self.samples.size)
+
+    def _backward_of(
         self,
         loss: Tensor,
         gradient: Tensor | None = None,
@@ -85,17 +121,32 @@ class Follow(TorchFunctionMode):
         create_graph: bool = False,
         inputs: Any = None,
     ) -> None:
+        self._backward(loss, gradient, retain_graph, create_graph, inputs=inputs)
+
+    def _backward(
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        grad_tensors: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        grad_variables: Any = None,
+        inputs: Any = None,
+    ) -> None:
         if create_graph:
             raise RuntimeError(
                 "gradient surgery is not differentiable: run backward without create_graph=True in a mixed_batch block"
             )
-        from gradsim.one_backward.reach import reachable_uses
-
-        uses = reachable_uses(loss)
-        if uses is not None:
-            self.collector.expect(uses)
-        with self:  # a checkpointed part of the model is computed again inside
-            torch.autograd.backward(loss, gradient, retain_graph, inputs=inputs)
+        if inputs is not None or grad_variables is not None:
+            raise RuntimeError("backward(inputs=...) leaves parameters out: use exclude= to leave them to autograd")
+        losses = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        if (
+            torch._C._current_graph_task_id() == -1
+        ):  # not for a reentrant checkpoint, inside of which more backwards run
+            self.collector.expect(reachable_uses(losses))
+        # No mode takes an edge for itself: this one stays active, for a checkpointed part is computed again inside.
+        edges = [torch.autograd.graph.get_gradient_edge(loss) for loss in losses]
+        with self:
+            torch.autograd.backward(edges, grad_tensors, retain_graph)
 
     def roots(self, x: Any) -> tuple[int, ...]:
         """The numbers of the parameters that a tensor is, or was computed from without samples; empty: none."""
@@ -105,14 +156,25 @@ class Follow(TorchFunctionMode):
         whose, roots = getattr(x, _FROM, (None, ()))
         return roots if whose is self._mark else ()
 
-    def is_constant(self, x: Tensor) -> bool:
-        return id(x) in self._constants or getattr(x, _CONSTANT, None) is self._mark
-
     def dim_of(self, x: Any, features: int = 0) -> int | None:
-        """The dimension of the samples in a tensor; None: it has no samples."""
-        if not isinstance(x, Tensor) or self.roots(x) or self.is_constant(x):
+        """The dimension of the samples in an argument of a function with parameters; None: it has no samples.
+
+        Raises:
+            RuntimeError: it has been computed from samples that cannot be told apart in it any more.
+        """
+        if not isinstance(x, Tensor) or id(x) in self._constants or self.roots(x):
             return None
-        return self.samples.dim_of(x, features)
+        whose, place = getattr(x, _PLACE, (None, None))
+        if whose is not self._mark:
+            return self.samples.dim_of(x, features)
+        if place is None or (place == LOST and not x.dim()):
+            return None
+        if place == LOST or place[0] >= x.dim() - features:
+            raise RuntimeError(
+                f"mixed_batch cannot tell apart the {self.samples.size} samples of the batch in a tensor of the shape "
+                f"{list(x.shape)} that meets a parameter: it was selected, reordered, merged or summed over samples"
+            )
+        return place[0]  # type: ignore[no-any-return]
 
     def plain(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of parameters without samples, and follow its results.
@@ -142,12 +204,18 @@ class Follow(TorchFunctionMode):
         self, y: Tensor, targets: Sequence[Tensor], rows: RowsOf, totals: TotalsOf | None, dim: int, *saved: Tensor
     ) -> Tensor:
         """Put a node on the output of a function whose parameters were detached."""
-        return self.tap_with(
-            Use(self.collector, targets, [self.roots(t) for t in targets], rows, totals, dim), y, *saved
-        )
+        use = Use(self.collector, targets, [self.roots(t) for t in targets], rows, totals, dim)
+        return self.tap_with(use, dim, y, *saved)
 
-    def tap_with(self, use: Use, y: Tensor, *saved: Tensor) -> Tensor:
-        return Tap.apply(y, self._anchor(y), use, *saved)  # type: ignore[no-any-return, no-untyped-call]
+    def tap_with(self, use: Use, dim: int, y: Tensor, *saved: Tensor) -> Tensor:
+        """The same for a use that is made already."""
+        return self.located(Tap.apply(y, self._anchor(y), use, *saved), dim)  # type: ignore[no-untyped-call]
+
+    def located(self, x: Tensor, dim: int) -> Tensor:
+        """Note that a result has its samples in this dimension."""
+        times, rest = divmod(x.shape[dim], self.samples.size)
+        self.put(x, LOST if rest else (dim, times))
+        return x
 
     def expand(self, x: Tensor, shape: Sequence[int], dim: int, size: int) -> Tensor:
         """A followed tensor in this shape, with `size` instead of 1 in the dimension of the samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,11 +14,11 @@ from gradsim.one_backward.uses import Use
 _HIDING = ("CheckpointFunctionBackward",)
 
 
-def reachable_uses(loss: Tensor) -> Counter[int] | None:
-    """For each parameter the number of its uses in the graph of the loss; None: a part of the graph cannot be seen."""
+def reachable_uses(losses: Sequence[Tensor]) -> Counter[int] | None:
+    """For each parameter the number of its uses in the graph; None: a part of the graph cannot be seen."""
     found: Counter[int] = Counter()
     seen: set[Any] = set()
-    left: list[Any] = [loss.grad_fn]
+    left: list[Any] = [loss.grad_fn for loss in losses]
     while left:
         node = left.pop()
         if node is None or node in seen:

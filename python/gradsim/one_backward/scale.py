@@ -42,6 +42,8 @@ class Scale:
         self._calls = 0
         if task_scale == "mean":
             self._factors = torch.tensor([samples.size / n for n in samples.counts], dtype=torch.float64)
+        elif task_scale == "tokens" and len(samples.present) == 1:
+            self._factors = torch.ones(1, dtype=torch.float64)
         elif isinstance(task_scale, Mapping):
             factors = [float(task_scale.get(tasks[t], 1.0)) for t in samples.present]
             self._factors = torch.tensor(factors, dtype=torch.float64)

@@ -31,7 +31,8 @@ def elementwise(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwar
             f.refuse(func, args, kwargs, f"a size of {shape[dim]} where the samples are")
         return f.expand(x, shape, dim, size)
 
-    return func(*replaced(args, expanded), **{name: replaced(x, expanded) for name, x in kwargs.items()})
+    result = func(*replaced(args, expanded), **{name: replaced(x, expanded) for name, x in kwargs.items()})
+    return f.located(result, dim + result.dim() - rank)
 
 
 def aligned(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -40,13 +41,15 @@ def aligned(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     if not any(f.dim_of(x) is not None for x in tensors):
         return f.plain(func, args, kwargs)
     if all(x.dim() > 2 for x in tensors):
+        if any((dim := f.dim_of(x)) is not None and dim >= x.dim() - 2 for x in tensors):
+            f.refuse(func, args, kwargs, "samples in a dimension that it sums over or multiplies")
         return elementwise(f, func, args, kwargs)
     return each_task(f, func, args, kwargs)
 
 
 def attention(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """scaled_dot_product_attention with a learned bias, or with queries, keys or values that are learned."""
-    return elementwise(f, func, args, kwargs)
+    return aligned(f, func, args, kwargs)
 
 
 def cat(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -64,7 +67,9 @@ def cat(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
     def expanded(x: Tensor) -> Tensor:
         return f.expand(x, x.shape, dim, size) if f.roots(x) else x
 
-    return func(*replaced(args, expanded), **{name: replaced(x, expanded) for name, x in kwargs.items()})
+    return f.located(
+        func(*replaced(args, expanded), **{name: replaced(x, expanded) for name, x in kwargs.items()}), dim
+    )
 
 
 def setitem(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

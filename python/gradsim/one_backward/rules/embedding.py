@@ -50,7 +50,7 @@ def embedding(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs
     kept = ids if padding is None else torch.where(ids == padding % weight.shape[0], weight.shape[0], ids)
     roots = f.roots(weight)
     if f.collector.parameters[roots[0]] is weight:
-        return f.tap_with(_Tokens(f.collector, [weight], [roots], _no_rows, None, dim), y, kept)
+        return f.tap_with(_Tokens(f.collector, [weight], [roots], _no_rows, None, dim), dim, y, kept)
 
     def rows(gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> list[Tensor | None]:
         go = gradients[0]

@@ -34,7 +34,7 @@ def each_task(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs
             for part, size in zip(parts, sizes, strict=True):
                 if part.dim() <= dim or part.shape[dim] % size or not part.shape[dim]:
                     f.refuse(func, args, kwargs, "samples of which its result does not tell one from the other")
-            return f.samples.joined(parts, dim)
+            return f.located(f.samples.joined(parts, dim), dim)
         if isinstance(parts[0], tuple | list):
             return type(parts[0])(join(each) for each in zip(*parts, strict=True))
         return parts[0]
@@ -78,7 +78,10 @@ def recurrent(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs
     dims = {id(x): dim, **{id(h): 1 for h in states}}
     results = run_each(f, func, args, kwargs, dims)
     first, *others = zip(*results, strict=True)
-    return (f.samples.joined(first, dim), *(f.samples.joined(parts, 1) for parts in others))
+    return (
+        f.located(f.samples.joined(first, dim), dim),
+        *(f.located(f.samples.joined(parts, 1), 1) for parts in others),
+    )
 
 
 def _without_dispatch(function: Any) -> Any:

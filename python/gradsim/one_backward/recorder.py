@@ -1,0 +1,164 @@
+"""Remembers how a model was called, and the gradients that its outputs received."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+import sys
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Change = Callable[[Tensor, str], Any]
+
+
+class Call:
+    """One call of a model.
+
+    Attributes:
+        args, kwargs: as they came: the tensors are not copied.
+        autocast: device type, dtype and whether it was on.
+        is_random: whether random numbers were drawn.
+        gradients: for the path of an output (such as `.loss` or `[0]`) the gradient that reached it from outside.
+    """
+
+    def __init__(self, device: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        self.is_random = False
+        self.gradients: dict[str, Tensor] = {}
+
+    def received(self, path: str, gradient: Tensor) -> None:
+        gradient = gradient.detach()
+        before = self.gradients.get(path)
+        self.gradients[path] = gradient if before is None else before + gradient
+
+    def run(
+        self, model: nn.Module, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Call the model again, with these arguments or the same: the outputs that received a gradient, by path.
+
+        Raises:
+            RuntimeError: one of them is missing, or does not depend on any parameter.
+        """
+        device, dtype, on = self.autocast
+        # Without its cache: weights that were cast in one run must not be found by the next.
+        with torch.autocast(device, dtype, enabled=on, cache_enabled=False):
+            output = model(*(self.args if args is None else args), **(self.kwargs if kwargs is None else kwargs))
+        found: dict[str, Tensor] = {}
+        changed(output, lambda y, path: found.setdefault(path, y))
+        for path in self.gradients:
+            if path not in found or not found[path].requires_grad:
+                raise RuntimeError(
+                    f"verify=True: the model gave its output {path or 'tensor'} in the block and not when it was "
+                    "called again; use verify=False, and see docs/one-backward.md for a check by hand"
+                )
+        return {path: found[path] for path in self.gradients}
+
+
+class Recorder:
+    """While the block runs, every call of the model is remembered; afterwards nothing is left on the model.
+
+    Attributes:
+        calls: those of the model itself, not those of its modules, nor calls without gradients.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._calls: list[Call] = []
+        self._depth = 0
+        self._handles: list[Any] = []
+        self._states: list[Any] = []
+        self._devices = sorted({p.device for p in model.parameters()}, key=str)
+
+    @property
+    def calls(self) -> list[Call]:
+        return [call for call in self._calls if call.gradients]
+
+    def __enter__(self) -> Recorder:
+        # The arguments as the caller gives them, the outputs as the caller gets them: outside of all other hooks.
+        before = self.model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True)
+        after = self.model.register_forward_hook(self._after, with_kwargs=True, always_call=True)
+        self._handles = [before, after]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._states = random_states(self._devices)
+            self._calls.append(Call(self._devices[0].type if self._devices else "cpu", args, kwargs))
+
+    def _after(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        self._depth -= 1
+        if self._depth:
+            return None
+        call = self._calls[-1]
+        call.is_random = not _alike(self._states, random_states(self._devices))
+        seen: dict[int, Tensor] = {}
+
+        def watched(y: Tensor, path: str) -> Tensor:
+            if not y.requires_grad or not torch.is_grad_enabled():
+                return y
+            if id(y) not in seen:
+                # A copy: the hook on it sees what comes from outside, not what a loss inside the model sends to logits.
+                seen[id(y)] = y.clone()
+                with torch._C.DisableTorchFunction():
+                    seen[id(y)].register_hook(partial(call.received, path))
+            return seen[id(y)]
+
+        return changed(output, watched)
+
+
+def changed(x: Any, change: Change, path: str = "") -> Any:
+    """The same structure with every tensor in it changed: lists, tuples, dicts and their kin, dataclasses.
+
+    Args:
+        change: gets the tensor and its path.
+    """
+    if isinstance(x, Tensor):
+        return change(x, path)
+    if isinstance(x, list | tuple):
+        each = [changed(y, change, f"{path}[{i}]") for i, y in enumerate(x)]
+        if all(new is old for new, old in zip(each, x, strict=True)):
+            return x
+        return type(x)(*each) if hasattr(x, "_fields") else type(x)(each)
+    if isinstance(x, MutableMapping):
+        fields = {key: changed(y, change, f"{path}.{key}") for key, y in x.items()}
+        if all(new is x[key] for key, new in fields.items()):
+            return x
+        copied = copy.copy(x)
+        for key, new in fields.items():  # update() is forbidden in the outputs of transformers
+            copied[key] = new
+        return copied
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        fields = {f.name: changed(getattr(x, f.name), change, f"{path}.{f.name}") for f in dataclasses.fields(x)}
+        copied = copy.copy(x)
+        for key, new in fields.items():
+            object.__setattr__(copied, key, new)
+        return copied
+    return x
+
+
+def random_states(devices: list[torch.device]) -> list[Any]:
+    """Of every generator that a model may draw from: torch's, Python's, numpy's."""
+    states: list[Any] = [torch.get_rng_state(), random.getstate()]
+    states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
+    if "numpy" in sys.modules:
+        _, key, *place = sys.modules["numpy"].random.get_state()
+        states.append((key.tolist(), place))
+    return states
+
+
+def _alike(before: list[Any], after: list[Any]) -> bool:
+    return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(before, after, strict=True))
