@@ -2,15 +2,18 @@
 
 from gradsim.one_backward.block import check_model, is_sequence_first, mixed
 from gradsim.one_backward.collector import Collector, Sink
+from gradsim.one_backward.pool import Pool, Space
 from gradsim.one_backward.rows import TaskRows
 from gradsim.one_backward.samples import Samples
 from gradsim.one_backward.scale import Scale, TaskScale, check_scale
 
 __all__ = [
     "Collector",
+    "Pool",
     "Samples",
     "Scale",
     "Sink",
+    "Space",
     "TaskRows",
     "TaskScale",
     "check_model",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradsim.one_backward.collector import Collector, Sink
+from gradsim.one_backward.collector import Collector, Sink, SpaceOf
 from gradsim.one_backward.follow import Follow
 from gradsim.one_backward.rules import RULES, WATCHED, each_task
 from gradsim.one_backward.samples import Samples
@@ -29,6 +29,7 @@ def mixed(
     model: nn.Module | None = None,
     scale: Scale | None = None,
     second_pass: bool = False,
+    space: SpaceOf | None = None,
 ) -> Iterator[Collector]:
     """Run the forward and the one backward of a mixed batch inside; `sink` gets the task gradients of each parameter.
 
@@ -42,12 +43,14 @@ def mixed(
         model: its buffers are known to have no samples, and its modules are checked.
         scale: the factors of the tasks.
         second_pass: keep what `Collector.total` needs.
+        space: where task gradients may be written.
 
     Raises:
         RuntimeError: a module or function that couples the samples, or whose gradient cannot be split; a gradient that
             came to a parameter past all functions that are followed.
     """
     collector = Collector(parameters, names, samples, sink, second_pass)
+    collector.space_of = space
     watched = dict(WATCHED)
     if scale is not None:
         collector.factors = scale.factors

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gradsim.one_backward.rows import TaskRows, of_tokens
+from gradsim.one_backward.rows import TaskRows, add_tokens, of_tokens
 from gradsim.one_backward.samples import Samples
 
 
@@ -18,6 +18,9 @@ class Sink(Protocol):
 
     def ready(self, parameter: int, rows: TaskRows | None) -> None:
         """All task gradients of a parameter are there; None: no task reached it."""
+
+
+SpaceOf = Callable[[int, torch.Size, torch.dtype], "Tensor | None"]  # parameter, shape [T', ...]; None: no room
 
 
 class Collector:
@@ -35,6 +38,7 @@ class Collector:
     ) -> None:
         self.parameters, self.names, self.samples, self.second_pass = parameters, names, samples, second_pass
         self.factors: Callable[[torch.device], Tensor | None] = lambda device: None
+        self.space_of: SpaceOf | None = None
         self._sink = sink
         self._rows: dict[int, Tensor] = {}
         self._tokens: dict[int, list[tuple[Tensor, Tensor]]] = {}
@@ -84,6 +88,13 @@ class Collector:
         else:
             self._rows[i].add_(values)
 
+    def space(self, target: Tensor, roots: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+        """Where the task gradients of a target may be written before they are added."""
+        i = roots[0]
+        if self.space_of is None or self.parameters[i] is not target or i in self._rows or dtype != self._dtype(i):
+            return None
+        return self.space_of(i, torch.Size([len(self.samples.present), *target.shape]), dtype)
+
     def add_tokens(self, i: int, ids: Tensor, values: Tensor) -> None:
         """Add what an embedding's look-ups received: see `rows.of_tokens`."""
         self._refuse_late(i)
@@ -127,11 +138,12 @@ class Collector:
         self._told.add(i)
         values = self._rows.pop(i, None)
         tokens = self._tokens.get(i, []) if self.second_pass else self._tokens.pop(i, [])
-        rows = None if values is None else TaskRows(values, None, self.parameters[i].shape)
-        if tokens:
-            rows = of_tokens(tokens, self.samples, self.parameters[i].shape, dense=values is not None)
-            if values is not None:
-                rows.values.add_(values)
+        rows = None
+        if values is not None:
+            rows = TaskRows(values, None, self.parameters[i].shape)
+            add_tokens(rows, tokens, self.samples, keep=self.second_pass)
+        elif tokens:
+            rows = of_tokens(tokens, self.samples, self.parameters[i].shape)
         if rows is not None:
             factors = self.factors(rows.values.device)
             if factors is not None:

@@ -53,6 +53,7 @@ class Follow(TorchFunctionMode):
         self._rules, self._otherwise, self._watched = rules, otherwise, watched
         self._mark = object()
         self._anchors: dict[torch.device, Tensor] = {}
+        self._cast: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -227,6 +228,20 @@ class Follow(TorchFunctionMode):
         """A followed tensor once for each present task."""
         use = Use(self.collector, [x], [self.roots(x)], per_task(x.shape, x.dtype, x.device))
         return Fork.apply(x.detach(), self._anchor(x), use, len(self.samples.present))  # type: ignore[no-any-return, no-untyped-call]
+
+    def lowered(self, weight: Tensor) -> Tensor:
+        """A weight without its gradient, in the dtype that autocast wants; cast once a block, as autocast does it."""
+        device = weight.device.type
+        if not self.roots(weight):
+            return weight
+        if not torch.is_autocast_enabled(device):
+            return weight.detach()
+        dtype = torch.get_autocast_dtype(device)
+        if id(weight) not in self._numbers:
+            return weight.detach().to(dtype)
+        if (id(weight), dtype) not in self._cast:
+            self._cast[id(weight), dtype] = weight.detach().to(dtype)
+        return self._cast[id(weight), dtype]
 
     def refuse(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], why: str) -> None:
         """Raise a RuntimeError that names the parameter and the function."""

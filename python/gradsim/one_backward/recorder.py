@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+
+from gradsim.one_backward.follow import _PLACE, Follow
+from gradsim.one_backward.whereabouts import Place
 
 Change = Callable[[Tensor, str], Any]
 
@@ -23,6 +27,7 @@ class Call:
     Attributes:
         args, kwargs: as they came: the tensors are not copied.
         autocast: device type, dtype and whether it was on.
+        places: by the id of an argument that was computed in the block, where it has its samples.
         is_random: whether random numbers were drawn.
         gradients: for the path of an output (such as `.loss` or `[0]`) the gradient that reached it from outside.
     """
@@ -30,8 +35,22 @@ class Call:
     def __init__(self, device: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.args, self.kwargs = args, kwargs
         self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        self.places = _places(args, kwargs)
         self.is_random = False
         self.gradients: dict[str, Tensor] = {}
+
+    def detach(self) -> None:
+        """Cut off the arguments from the graph behind them, whose gradient is that of other calls."""
+        places: dict[int, Place | None] = {}
+
+        def apart(x: Tensor, path: str) -> Tensor:
+            y = x if isinstance(x, nn.Parameter) else x.detach()
+            if id(x) in self.places:
+                places[id(y)] = self.places[id(x)]
+            return y
+
+        self.args, self.kwargs = changed((self.args, self.kwargs), apart)
+        self.places = places
 
     def received(self, path: str, gradient: Tensor) -> None:
         gradient = gradient.detach()
@@ -46,6 +65,7 @@ class Call:
         Raises:
             RuntimeError: one of them is missing, or does not depend on any parameter.
         """
+        changed((self.args, self.kwargs) if args is None else (), self._put)
         device, dtype, on = self.autocast
         # Without its cache: weights that were cast in one run must not be found by the next.
         with torch.autocast(device, dtype, enabled=on, cache_enabled=False):
@@ -59,6 +79,12 @@ class Call:
                     "called again; use verify=False, and see docs/one-backward.md for a check by hand"
                 )
         return {path: found[path] for path in self.gradients}
+
+    def _put(self, x: Tensor, path: str) -> Tensor:
+        if id(x) in self.places:
+            for follow in _active():
+                follow.put(x, self.places[id(x)])
+        return x
 
 
 class Recorder:
@@ -142,12 +168,28 @@ def changed(x: Any, change: Change, path: str = "") -> Any:
             copied[key] = new
         return copied
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        fields = {f.name: changed(getattr(x, f.name), change, f"{path}.{f.name}") for f in dataclasses.fields(x)}
-        copied = copy.copy(x)
-        for key, new in fields.items():
-            object.__setattr__(copied, key, new)
-        return copied
+        same = copy.copy(x)
+        for f in dataclasses.fields(x):
+            object.__setattr__(same, f.name, changed(getattr(x, f.name), change, f"{path}.{f.name}"))
+        return same
     return x
+
+
+def _active() -> list[Follow]:
+    return [mode for mode in _get_current_function_mode_stack() if isinstance(mode, Follow)]
+
+
+def _places(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Place | None]:
+    places: dict[int, Place | None] = {}
+
+    def note(x: Tensor, path: str) -> Tensor:
+        whose, place = getattr(x, _PLACE, (None, None))
+        if any(whose is follow._mark for follow in _active()):
+            places[id(x)] = place
+        return x
+
+    changed((args, kwargs), note)
+    return places
 
 
 def random_states(devices: list[torch.device]) -> list[Any]:

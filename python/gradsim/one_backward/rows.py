@@ -39,28 +39,49 @@ class TaskRows:
         return torch.stack([self.spread(x) for x in self.values])
 
 
-def of_tokens(uses: Sequence[tuple[Tensor, Tensor]], samples: Samples, shape: torch.Size, dense: bool) -> TaskRows:
+def of_tokens(uses: Sequence[tuple[Tensor, Tensor]], samples: Samples, shape: torch.Size) -> TaskRows:
     """The task gradients of an embedding, from what its look-ups received.
 
     Args:
         uses: for each look-up the indices int64 [B, ...], with the number of rows for those without a gradient
             (padding), and the gradients [B, ..., d] of what was looked up.
-        shape: of the embedding, [V, d].
-        dense: all V rows; otherwise only those that were looked up, unless that is nearly all.
+        shape: of the embedding, [V, d]. Only the rows that were looked up are made, unless these are nearly all.
     """
+    ids, task, values = _flattened(uses, samples)
+    T, rows = len(samples.present), shape[0]
+    padding, kept = ids == rows, None
+    if ids.numel() < rows:
+        ids, kept = _slots(ids, rows)
+        rows = kept.numel()
+    # The backward of torch's own embedding, with one table per task: it sums in a fixed order, on a GPU too.
+    ids = torch.where(padding, T * rows, task * rows + ids)
+    table = torch.ops.aten.embedding_dense_backward(values, ids, T * rows + 1, T * rows, False)
+    return TaskRows(table[:-1].view(T, rows, shape[1]), kept, shape)
+
+
+def add_tokens(rows: TaskRows, uses: Sequence[tuple[Tensor, Tensor]], samples: Samples, keep: bool) -> None:
+    """Add such look-ups to rows that have all V; `keep`: into a new tensor."""
+    if not uses:
+        return
+    ids, task, values = _flattened(uses, samples)
+    num_rows = rows.shape[0]
+    values = values.masked_fill((ids == num_rows)[:, None], 0)
+    ids = task * num_rows + ids.clamp(max=num_rows - 1)
+    if keep:
+        rows.values = rows.values.clone()
+    table = rows.values.view(-1, rows.shape[1])
+    if table.is_cuda:  # index_add_ would add in an order left to chance
+        table.index_put_((ids,), values, accumulate=True)
+    else:
+        table.index_add_(0, ids, values)
+
+
+def _flattened(uses: Sequence[tuple[Tensor, Tensor]], samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices [n], positions of their tasks [n], gradients [n, d]."""
     ids = torch.cat([index.flatten() for index, _ in uses])
     values = torch.cat([go.reshape(-1, go.shape[-1]) for _, go in uses])
     places = samples.places(ids.device)
-    task = torch.cat([places.repeat_interleave(index[0].numel()) for index, _ in uses])
-    T, rows = len(samples.present), shape[0]
-    padding, kept, slots = ids == shape[0], None, ids
-    if not dense and ids.numel() < rows:
-        slots, kept = _slots(ids, shape[0])
-        rows = kept.numel()
-    # The backward of torch's own embedding, with one table per task: it sums in a fixed order, on a GPU too.
-    slots = torch.where(padding, T * rows, task * rows + slots)
-    table = torch.ops.aten.embedding_dense_backward(values, slots, T * rows + 1, T * rows, False)
-    return TaskRows(table[:-1].view(T, rows, shape[1]), kept, shape)
+    return ids, torch.cat([places.repeat_interleave(index[0].numel()) for index, _ in uses]), values
 
 
 def _slots(ids: Tensor, unused: int) -> tuple[Tensor, Tensor]:

@@ -15,19 +15,31 @@ _SUMS = ("AddBackward0", "SubBackward0")
 _SCALED = ("MulBackward0", "DivBackward0", "NegBackward0", "ToCopyBackward0", "CloneBackward0", "SqueezeBackward0")
 
 
+def gradients_of(
+    outputs: Sequence[Tensor], received: Sequence[Tensor], parameters: Sequence[Tensor], retain_graph: bool = False
+) -> Gradients:
+    """What a plain backward leaves in `p.grad`, which is None before and after it."""
+    # Not autograd.grad, which a reentrant checkpoint refuses.
+    torch.autograd.backward(outputs, received, retain_graph)
+    gradients = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    return gradients
+
+
 def gradients_of_terms(
     fixed: Sequence[tuple[Tensor, Tensor]], free: Sequence[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]
 ) -> tuple[Gradients, list[Gradients]]:
     """The gradient of all `fixed` outputs together, and one for each term of each `free` output.
 
     Args:
-        fixed, free: outputs with the gradients that they received. A term that is not finite (a mean over nothing, for a
-            task without labels) is left out.
+        fixed, free: outputs with the gradients that they received. A term that is not finite (a mean over nothing, for
+            a task without labels) is left out.
     """
     known: Gradients = [None] * len(parameters)
     if fixed:
         ys, gos = zip(*fixed, strict=True)
-        known = torch.autograd.grad(ys, parameters, gos, retain_graph=bool(free), allow_unused=True)
+        known = gradients_of(ys, gos, parameters, retain_graph=bool(free))
     terms: list[Gradients] = []
     for y, go in free:
         nodes = addends(y)
@@ -35,7 +47,7 @@ def gradients_of_terms(
             # Backward of the whole loss, in which nothing passes the other terms.
             handles = [node.register_prehook(_nothing) for node in nodes if node is not chosen]
             try:
-                term = torch.autograd.grad(y, parameters, go, retain_graph=True, allow_unused=True)
+                term = gradients_of([y], [go], parameters, retain_graph=True)
             finally:
                 for handle in handles:
                     handle.remove()

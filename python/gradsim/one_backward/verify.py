@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,32 +11,32 @@ from gradsim.one_backward.agreement import Difference, Gradients, Tolerance, com
 from gradsim.one_backward.block import _eager, mixed
 from gradsim.one_backward.collector import Collector
 from gradsim.one_backward.cut import Cut
-from gradsim.one_backward.recorder import Call, Recorder, changed
+from gradsim.one_backward.recorder import Call, Recorder
 from gradsim.one_backward.rows import TaskRows
 from gradsim.one_backward.samples import Samples
-from gradsim.one_backward.terms import gradients_of_terms
+from gradsim.one_backward.terms import gradients_of, gradients_of_terms
 from gradsim.one_backward.undisturbed import undisturbed
 
 
-def recorder_for(model: nn.Module | None) -> Recorder:
-    """What has to be open while the block runs.
+def recorder_for(model: nn.Module | None, verified: bool) -> Recorder | None:
+    """What has to be open while the block runs; None: the check has been passed before.
 
     Raises:
         ValueError: no model.
     """
     if model is None:
         raise ValueError("verify=True calls the model again: build the optimizer with model=, or leave verify out")
-    return Recorder(model)
+    return None if verified else Recorder(model)
 
 
 def check(recorder: Recorder, collector: Collector, skipped: Sequence[int], tasks: Sequence[str]) -> bool:
     """Compare what one backward gives with what one backward per task gives, and with the plain gradient.
 
     The recorded calls of the model are run again, with the gradients that their outputs received in the block: all
-    samples together under `mixed`, all samples together plainly, and the samples of each task by themselves. In eval mode
-    if they drew random numbers. Where the loss was computed outside of the model, that part is not run again. A loss
-    inside the model is a mean over fewer samples when a task is alone, so it is compared up to one factor for each term
-    that it is the sum of; the plain gradient tells whether the scale is right.
+    samples together under `mixed`, all samples together plainly, and the samples of each task by themselves. It is in
+    eval mode if they drew random numbers. Where the loss was computed outside of the model, that part is not run again.
+    A loss inside the model is a mean over fewer samples when a task is alone, so it is compared up to one factor for
+    each term that it is the sum of; the plain gradient tells whether the scale is right.
 
     It takes the time of T + 2 forwards and backwards, and T' + 3 gradients of the whole model. Nothing is changed.
 
@@ -65,7 +64,7 @@ def check(recorder: Recorder, collector: Collector, skipped: Sequence[int], task
     followed = [i for i, p in enumerate(parameters) if p.requires_grad and i not in left]
     chosen = [parameters[i] for i in followed]
     for call in calls:
-        call.args, call.kwargs = changed((call.args, call.kwargs), lambda x, _: _apart(x))
+        call.detach()
     report = _Report(recorder.model, [collector.names[i] for i in followed], chosen, calls)
     with undisturbed(recorder.model, parameters, any(call.is_random for call in calls)), _eager():
         plain = _plain(recorder.model, calls, chosen)
@@ -90,6 +89,9 @@ class _Rows:
         if rows is not None:
             self.of[parameter] = rows
 
+    def space(self, parameter: int, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+        return None
+
 
 def _rows(
     model: nn.Module, calls: Sequence[Call], collector: Collector, skipped: Sequence[int], followed: Sequence[int]
@@ -108,7 +110,7 @@ def _rows(
 def _plain(model: nn.Module, calls: Sequence[Call], parameters: Sequence[Tensor]) -> Gradients:
     outputs = [y for call in calls for y in call.run(model).values()]
     gradients = [go for call in calls for go in call.gradients.values()]
-    return torch.autograd.grad(outputs, parameters, gradients, allow_unused=True)
+    return gradients_of(outputs, gradients, parameters)
 
 
 def _separate(
@@ -116,7 +118,8 @@ def _separate(
 ) -> tuple[Gradients, list[Gradients]]:
     """The gradient of the samples of task t alone: of the outputs with samples, and of each term without."""
     own = torch.tensor([i for i, of in enumerate(samples.task_of) if of == t])
-    cut = Cut(own, samples.size, samples.batch_dim)
+    places = {key: place for call in calls for key, place in call.places.items()}
+    cut = Cut(own, samples.size, samples.batch_dim, places)
     fixed: list[tuple[Tensor, Tensor]] = []
     free: list[tuple[Tensor, Tensor]] = []
     try:
@@ -130,8 +133,8 @@ def _separate(
     except Exception as error:
         where = ", ".join(f"{path} in dimension {dim}" for path, dim in cut.dims.items()) or "none"
         raise RuntimeError(
-            f"verify=True cannot compare with task {task!r} alone: {type(error).__name__}: {error} (arguments that were "
-            f"cut: {where}; take a batch with a number of samples that no other size is equal to, or give batch_dim=)"
+            f"verify=True cannot compare with task {task!r} alone: {type(error).__name__}: {error} (arguments that "
+            f"were cut: {where}; take a batch whose number of samples is no other size, or give batch_dim=)"
         ) from error
     return gradients_of_terms(fixed, free, parameters)
 
@@ -168,8 +171,3 @@ def _dtypes(parameters: Sequence[Tensor], calls: Sequence[Call]) -> set[torch.dt
     if cuda and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
         found.add(torch.float16)  # TensorFloat-32 keeps as many bits
     return found
-
-
-def _apart(x: Tensor) -> Any:
-    """An argument without the graph behind it, whose gradient is that of another call."""
-    return x if isinstance(x, nn.Parameter) else x.detach()

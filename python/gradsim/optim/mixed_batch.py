@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 
 from gradsim.gradients.buffer import GradientBuffer
-from gradsim.one_backward import Samples, Scale, TaskScale, check_model, check_scale, is_sequence_first, mixed
+from gradsim.one_backward import Pool, Samples, Scale, TaskScale, check_model, check_scale, is_sequence_first, mixed
+from gradsim.one_backward.verify import check, recorder_for
 from gradsim.optim import arguments
 from gradsim.optim.delegate import DelegatingOptimizer
 from gradsim.optim.parameters import Layout
@@ -27,6 +28,7 @@ class MixedBatches(DelegatingOptimizer):
     _streamed: StreamedStep | None  # the last mixed batch of the step, already corrected
     _plain: dict[int, Tensor]  # gradients of parameters in no group, not split by task
     _verified: bool
+    _pool: Pool
 
     @property
     def tasks(self) -> list[str]:
@@ -56,7 +58,8 @@ class MixedBatches(DelegatingOptimizer):
                 `"mean"`: as if the loss were the mean over the task's own samples (times B / n_t). `"tokens"`: the same
                 with the targets that torch's cross entropy does not ignore. A dict from task to factor.
             last: False: keep the rows (T N b bytes); a further batch of the same step follows.
-            verify: compare the first batch with separate backwards, which takes as long as these take.
+            verify: compare the first batch of two or more tasks with separate backwards, which takes their time and
+                the memory of T' + 3 gradients of the model; later ones cost nothing. See `one_backward.verify.check`.
             second_pass: keep no rows; measure first, and combine from the inputs and output gradients of the layers,
                 which are kept instead. For groups as large as the model.
             batch_dim: the dimension of the samples; None: the first, or the second where only that fits.
@@ -67,6 +70,7 @@ class MixedBatches(DelegatingOptimizer):
                 task, naming the parameter or module; a second backward. The gradients of this batch are then dropped,
                 those captured before stay.
         """
+        recorder = recorder_for(self._model, self._verified) if verify else None
         samples = Samples(arguments.task_ids(task_ids, self.tasks), arguments.dimension(batch_dim))
         check_scale(task_scale, self.tasks)
         if self._open is not None:
@@ -83,7 +87,7 @@ class MixedBatches(DelegatingOptimizer):
             samples.sequence_first = is_sequence_first(self._model)
         stored, streamed = StoredRows(samples), None
         if stream:
-            streamed = StreamedStep(self.surgery, self._layout, self.buffer, samples, second_pass)
+            streamed = StreamedStep(self.surgery, self._layout, self.buffer, samples, self._pool, second_pass)
         parameters = self.buffer.parameters
         skipped = self._layout.groups.excluded if task_scale is None else []
         outside = [p.grad for p in parameters]
@@ -91,17 +95,22 @@ class MixedBatches(DelegatingOptimizer):
             p.grad = None
         self._open = "mixed_batch()"
         try:
-            with mixed(
-                parameters,
-                self._layout.names,
-                samples,
-                streamed or stored,
-                skipped=skipped,
-                model=self._model,
-                scale=Scale(task_scale, samples, self.tasks),
-                second_pass=second_pass,
-            ) as collector:
+            with (
+                recorder or nullcontext(),
+                mixed(
+                    parameters,
+                    self._layout.names,
+                    samples,
+                    streamed or stored,
+                    skipped=skipped,
+                    model=self._model,
+                    scale=Scale(task_scale, samples, self.tasks),
+                    second_pass=second_pass,
+                ) as collector,
+            ):
                 yield
+            if recorder is not None:
+                self._verified = check(recorder, collector, skipped, self.tasks)
             plain = {i: gradient for i in skipped if (gradient := parameters[i].grad) is not None}
             if streamed is None:
                 stored.add_to(self.buffer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsim.gradients.buffer import GradientBuffer
-from gradsim.one_backward import Collector, Samples, TaskRows
+from gradsim.one_backward import Collector, Pool, Samples, Space, TaskRows
 from gradsim.optim.parameters import Layout
 from gradsim.optim.surgery import Surgery
 
@@ -38,6 +38,7 @@ class StreamedStep:
     Args:
         surgery: corrects. layout: the parameters and groups. buffer: what was captured before in this step.
         samples: of the batch.
+        pool: memory for the rows of the groups.
         second_pass: measure as the gradients come and keep no rows; `combine` makes the combined gradient afterwards.
 
     Attributes:
@@ -45,7 +46,7 @@ class StreamedStep:
     """
 
     def __init__(
-        self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples, second_pass: bool
+        self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples, pool: Pool, second_pass: bool
     ) -> None:
         device = layout.parameters[0].device
         present = {t for t, captured in enumerate(buffer.captured) if captured} | set(samples.present)
@@ -59,6 +60,8 @@ class StreamedStep:
         self._waiting: list[int] = []
         self._waiting_bytes = 0
         self._reached: set[int] = set()
+        self._pool = pool
+        self._spaces: dict[int, Space] = {}
 
     def ready(self, parameter: int, rows: TaskRows | None) -> None:
         k = self._group_of.get(parameter)
@@ -76,6 +79,17 @@ class StreamedStep:
             self._waiting_bytes += sum(rows.values.nbytes for rows in members if rows is not None)
             if self._waiting_bytes >= READY_BYTES:
                 self.flush()
+
+    def space(self, parameter: int, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+        """Memory for the rows of a parameter, in the block of its group."""
+        k = self._group_of.get(parameter)
+        if k is None or self._second_pass or self._device.type != "cpu" or shape[0] == 1:
+            return None
+        if k not in self._spaces:
+            members = [self._layout.parameters[i] for i in self._layout.groups.members[k]]
+            size = sum(shape[0] * p.numel() * dtype.itemsize + 64 for p in members if p.requires_grad)
+            self._spaces[k] = Space(self._pool, size)
+        return self._spaces[k].piece(shape, dtype)
 
     def flush(self) -> None:
         """Correct the groups that are complete."""
@@ -120,6 +134,9 @@ class StreamedStep:
             results = self.step.run_groups(ks, parameters, list(zip(*columns, strict=True)))
         for (i, rows), x in zip(taken, results, strict=True):
             self.combined[i] = x if x is None or rows is None else rows.spread(x)
+        for k in ks:
+            if k in self._spaces:
+                self._spaces.pop(k).release()
 
     def _column(self, parameter: int, rows: TaskRows | None) -> Sequence[Tensor | None]:
         """The gradients of one parameter for all T tasks, with what was captured before."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.gradients.granularity import Expression, Granularity, Spec
+from gradsim.one_backward import Pool
 from gradsim.optim import arguments, checks
 from gradsim.optim.losses import BackwardFn, Losses, by_task, run_backward
 from gradsim.optim.mixed_batch import MixedBatches
@@ -72,6 +73,7 @@ class SurgeryOptimizer(MixedBatches):
         self._model, self._layout = model, layout
         self._open = None
         self._streamed, self._plain, self._verified = None, {}, False
+        self._pool = Pool()
         self._zeroed: dict[int, tuple[Tensor, int]] = {}  # what zero_grad(set_to_none=False) left, with its version
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ def embedding(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs
         go = gradients[0]
         assert go is not None
         use = (f.samples.first(saved[0], dim), f.samples.first(go, dim))
-        return [of_tokens([use], f.samples, weight.shape, dense=True).values]
+        return [of_tokens([use], f.samples, weight.shape).dense()]
 
     return f.tap(y, [weight], rows, None, dim, kept)
 

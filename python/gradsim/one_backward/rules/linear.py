@@ -54,7 +54,8 @@ def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, dim: int
         x = x.to(
             torch.get_autocast_dtype(x.device.type)
         )  # what autocast would do: kept as small as the product reads it
-    W = weight.detach().T if transposed else weight.detach() if f.roots(weight) else weight
+    W = f.lowered(weight)
+    W = W.T if transposed else W
     b = None if bias is None else bias.detach() if f.roots(bias) else bias
     y = F.linear(x, W, b)
     targets = [t for t in (weight, bias) if t is not None and f.roots(t)]
@@ -66,7 +67,7 @@ def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, dim: int
         result: list[Tensor | None] = []
         if with_weight:
             a, b = (saved[0].to(go.dtype), go) if transposed else (go, saved[0].to(go.dtype))
-            result.append(_outer(f.samples, a, b, dim))
+            result.append(_outer(f.samples, a, b, dim, f.collector.space(weight, f.roots(weight), go.dtype)))
         if len(targets) > with_weight:
             go = f.samples.first(go, dim)
             each = go.flatten(1, -2).sum(1, dtype=_wide(go)) if go.dim() > 2 else go
@@ -81,7 +82,7 @@ def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, dim: int
     return f.tap(y, targets, rows, totals, dim, *([x] if with_weight else []))
 
 
-def _outer(samples: Samples, a: Tensor, b: Tensor, dim: int) -> Tensor:
+def _outer(samples: Samples, a: Tensor, b: Tensor, dim: int, out: Tensor | None) -> Tensor:
     """For each task the sum over its samples of a^T b: [.., m] and [.., n] -> [T', m, n]."""
     a, b = (
         samples.by_task(samples.first(x, dim)).flatten(1, -2)
@@ -91,10 +92,10 @@ def _outer(samples: Samples, a: Tensor, b: Tensor, dim: int) -> Tensor:
     )
     T, m, n = len(samples.counts), a.shape[-1], b.shape[-1]
     if len(set(samples.counts)) == 1:
-        return torch.bmm(a.reshape(T, -1, m).mT, b.reshape(T, -1, n))
-    result = a.new_empty(T, m, n)
-    for out, x, y in zip(result, a.split(samples.counts), b.split(samples.counts), strict=True):
-        torch.mm(x.reshape(-1, m).T, y.reshape(-1, n), out=out)
+        return torch.bmm(a.reshape(T, -1, m).mT, b.reshape(T, -1, n), out=out)
+    result = a.new_empty(T, m, n) if out is None else out
+    for row, x, y in zip(result, a.split(samples.counts), b.split(samples.counts), strict=True):
+        torch.mm(x.reshape(-1, m).T, y.reshape(-1, n), out=row)
     return result
 
 

@@ -28,6 +28,7 @@ def layer_norm(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwarg
 def rms_norm(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """F.rms_norm(x, normalized_shape, weight, eps)."""
     x, shape, weight, eps = _bound(("input", "normalized_shape", "weight", "eps"), args, kwargs)
+    eps = torch.finfo(x.dtype).eps if eps is None else eps  # here: what is kept must not keep the input
     return _norm(
         f,
         func,
@@ -36,7 +37,7 @@ def rms_norm(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs:
         x,
         len(shape),
         (weight, None),
-        lambda x, w, b: F.rms_norm(x, shape, w, torch.finfo(args[0].dtype).eps if eps is None else eps),
+        lambda x, w, b: F.rms_norm(x, shape, w, eps),
     )
 
 
