@@ -27,10 +27,12 @@ class Tolerance:
         """For gradients that were computed in this dtype (bfloat16 keeps 8 bits, float16 11, float32 24, float64 53).
 
         Each element is a sum over n tokens whose rounding differs between two batches; its error is of the order of
-        sqrt(n) eps of the terms. These are some hundreds of eps of their own dtype, with room for terms that cancel;
-        samples that interact change a gradient by its own size.
+        sqrt(n) eps of the terms, more in comparison with the sum where they cancel. Measured with four-layer BERT,
+        GPT-2 and Llama, 24 samples of up to 96 tokens, the largest of all parameters: 1e-6 in float32, 3e-2 in float16
+        and up to 1e-1 in bfloat16. Samples that interact change a gradient by its own size: in half precision, too,
+        that stands out, but a small term of the loss does not.
         """
-        relative = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}.get(dtype, 1e-1)
+        relative = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-1}.get(dtype, 3e-1)
         return Tolerance(relative, relative * 1e-2)
 
 
@@ -60,7 +62,7 @@ def compare(
         scale: for each parameter the norm that differences are relative to; empty: that of what is expected.
     """
     columns = [[_wide(x) for x in column] for column in zip(known, *terms, found, strict=True)]
-    factors = _factors(torch.stack([_products(column) for column in columns]), len(terms))
+    factors = _factors(torch.stack([_products(column) for column in columns]), len(terms), tolerance.relative)
     away, size = [], []
     for fixed, *free, have in columns:
         expected = _sum([fixed, *(None if x is None else c * x for x, c in zip(free, factors, strict=True))])
@@ -114,17 +116,23 @@ def _products(column: Sequence[Tensor | None]) -> Tensor:
     return result
 
 
-def _factors(M: Tensor, S: int) -> list[float]:
-    """[P, S + 2, S + 2] -> S factors, by iteratively reweighted least squares."""
+def _factors(M: Tensor, S: int, tolerance: float) -> list[float]:
+    """[P, S + 2, S + 2] -> S factors, by iteratively reweighted least squares; at last those that agree decide."""
     if not S:
         return []
     M = M[(M[:, -1, -1] > 0) & M.isfinite().all(2).all(1)]
     M = M / M[:, -1:, -1:]
-    weights = torch.ones(len(M), dtype=torch.float64)
-    c = torch.zeros(S, dtype=torch.float64)
+    c, away = _fitted(M, torch.ones(len(M), dtype=torch.float64))
     for _ in range(30):
-        A = (weights[:, None, None] * M).sum(0)
-        c = torch.linalg.pinv(A[1:-1, 1:-1], hermitian=True, rtol=1e-12) @ (A[1:-1, -1] - A[1:-1, 0])
-        each = torch.cat([torch.ones(1, dtype=torch.float64), c, -torch.ones(1, dtype=torch.float64)])
-        weights = 1 / (each @ M @ each).clamp(min=1e-12).sqrt()
+        c, away = _fitted(M, 1 / away.clamp(min=1e-6))
+    if (away <= tolerance).any():
+        c, _ = _fitted(M, (away <= tolerance).double())
     return [max(float(x), 0.0) if S == 1 else float(x) for x in c]
+
+
+def _fitted(M: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The S factors with the least weighted squares, and for each parameter how far away it is with them."""
+    A = (weights[:, None, None] * M).sum(0)
+    c = torch.linalg.pinv(A[1:-1, 1:-1], hermitian=True, rtol=1e-12) @ (A[1:-1, -1] - A[1:-1, 0])
+    each = torch.cat([c.new_ones(1), c, -c.new_ones(1)])
+    return c, (each @ M @ each).clamp(min=0).sqrt()

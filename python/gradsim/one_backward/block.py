@@ -55,11 +55,13 @@ def mixed(
     if scale is not None:
         collector.factors = scale.factors
         if scale.counts_tokens:
-            watched[F.cross_entropy] = lambda f, func, args, kwargs: scale.count(func, args, kwargs)
+            watched[F.cross_entropy] = lambda f, func, args, kwargs: (
+                None if f.collector.in_backward else scale.count(func, args, kwargs)
+            )
     if len(samples.present) == 1:
         yield from _alone(collector, skipped)
         return
-    constants = [] if model is None else list(model.buffers())
+    constants = [] if model is None else _constants(model)
     follow = Follow(collector, skipped, constants, RULES, each_task, watched)
     with _eager(), follow:
         yield collector
@@ -81,6 +83,12 @@ def _alone(collector: Collector, skipped: Sequence[int]) -> Iterator[Collector]:
             gradient, p.grad = p.grad, None
             collector.add(p, (i,), gradient.unsqueeze(0), None)
     collector.flush()
+
+
+def _constants(model: nn.Module) -> list[Tensor]:
+    """The tensors of a model: buffers, parameters, and what modules keep as plain attributes."""
+    kept = [x for module in model.modules() for x in vars(module).values() if isinstance(x, Tensor)]
+    return [*model.buffers(), *model.parameters(), *kept]
 
 
 def check_model(model: nn.Module) -> None:

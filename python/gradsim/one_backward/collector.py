@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradsim.one_backward.rows import TaskRows, add_tokens, of_tokens
-from gradsim.one_backward.samples import Samples
+from gradsim.one_backward.samples import Place, Samples
 
 
 class Sink(Protocol):
@@ -45,6 +46,7 @@ class Collector:
         self._again: dict[int, list[Callable[[Tensor], Tensor]]] = {}
         self._missing: Counter[int] | None = None
         self._told: set[int] = set()
+        self.in_backward = self.is_paused = False
 
     def expect(self, uses: Counter[int] | None) -> None:
         """So many uses of each parameter can be reached from the loss: it is complete when all have been here.
@@ -100,6 +102,24 @@ class Collector:
         self._refuse_late(i)
         self._tokens.setdefault(i, []).append((ids, values.to(self._dtype(i))))
 
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """While backward runs, also one inside another."""
+        before, self.in_backward = self.in_backward, True
+        try:
+            yield
+        finally:
+            self.in_backward = before
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While gradients pass that belong to no task."""
+        self.is_paused = True
+        try:
+            yield
+        finally:
+            self.is_paused = False
+
     def done(self, roots: Iterable[tuple[int, ...]]) -> None:
         """One use of these parameters has been here."""
         if self._missing is None:
@@ -122,7 +142,7 @@ class Collector:
         parts = [again(weights) for again in self._again.pop(i, [])]
         shape = self.parameters[i].shape
         for ids, values in self._tokens.pop(i, []):
-            scaled = self.samples.weighted(values, 0, weights).reshape(-1, shape[1])
+            scaled = self.samples.weighted(values, Place(0), weights).reshape(-1, shape[1])
             parts.append(
                 torch.ops.aten.embedding_dense_backward(scaled, ids.flatten(), shape[0] + 1, shape[0], False)[:-1]
             )

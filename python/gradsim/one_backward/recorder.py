@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from gradsim.one_backward.follow import _PLACE, Follow
-from gradsim.one_backward.whereabouts import Place
+from gradsim.one_backward.follow import Follow
+from gradsim.one_backward.samples import Place
+from gradsim.one_backward.tracked import _PLACE
 
 Change = Callable[[Tensor, str], Any]
 

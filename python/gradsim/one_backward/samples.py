@@ -1,12 +1,21 @@
-"""Which sample of a mixed batch belongs to which task, and where a tensor has its samples."""
+"""Which sample of a mixed batch belongs to which task, and how a tensor is cut along its samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Where a tensor has its samples: dimension `dim` has front * B * each elements, `each` in a row for a sample."""
+
+    dim: int
+    front: int = 1
+    each: int = 1
 
 
 class Samples:
@@ -36,18 +45,19 @@ class Samples:
         self._lengths: set[int] = set()  # what one sample was seen to have in further dimensions
         self._shapes: set[torch.Size] = set()
 
-    def dim_of(self, x: Tensor, features: int = 0) -> int | None:
-        """The dimension of the samples; None: there is none.
+    def place_by_shape(self, x: Tensor, features: int = 0) -> Place | None:
+        """Where a tensor from outside of the block has its samples; None: it has none.
 
-        A first dimension of B k elements counts if k is the size of some dimensions of a sample seen before: what a
-        model flattens, it flattens sample by sample. The last `features` dimensions are not looked at.
+        A first dimension of B k elements counts if k is the size of some dimensions of a sample seen before: what is
+        flattened, is flattened sample by sample. The last `features` dimensions are not looked at.
 
         Raises:
             ValueError: it cannot be told.
         """
         lead = x.shape[: max(x.dim() - features, 0)]
         if self.batch_dim is not None:
-            return self.batch_dim if len(lead) > self.batch_dim and lead[self.batch_dim] == self.size else None
+            fits = len(lead) > self.batch_dim and lead[self.batch_dim] == self.size
+            return Place(self.batch_dim) if fits else None
         if not lead:
             return None
         if lead[0] == self.size:
@@ -57,10 +67,10 @@ class Samples:
                     "second dimension; say which with mixed_batch(..., batch_dim=)"
                 )
             self._learn(x.shape)
-            return 0
+            return Place(0)
         if lead[0] % self.size == 0 and lead[0] // self.size in self._lengths:
-            return 0
-        return 1 if len(lead) > 1 and lead[0] != 1 and lead[1] == self.size else None
+            return Place(0, 1, lead[0] // self.size)
+        return Place(1) if len(lead) > 1 and lead[0] != 1 and lead[1] == self.size else None
 
     def _learn(self, shape: torch.Size) -> None:
         if shape not in self._shapes:
@@ -80,34 +90,51 @@ class Samples:
         finally:
             self.batch_dim = before
 
-    def first(self, x: Tensor, dim: int) -> Tensor:
-        """The tensor with the samples in front: [B, ...], or [B, k, ...] where it was flattened."""
-        if dim:
-            return x.movedim(dim, 0)
-        return x if x.shape[0] == self.size else x.unflatten(0, (self.size, -1))
+    def size_at(self, place: Place) -> int:
+        """What a tensor has in the dimension of its samples."""
+        return place.front * self.size * place.each
+
+    def first(self, x: Tensor, place: Place) -> Tensor:
+        """The samples in front: [B, ...], with one or two dimensions more where several rows belong to one."""
+        dim, front, each = place
+        if front == each == 1:
+            return x.movedim(dim, 0) if dim else x
+        parts: Tensor = x.unflatten(dim, (front, self.size, each)).movedim(dim + 1, 0)
+        return parts
+
+    def collapsed(self, x: Tensor, place: Place) -> Tensor:
+        """[B, the other dimensions]: several rows of a sample are summed."""
+        dim, front, each = place
+        if front == each == 1:
+            return x.movedim(dim, 0) if dim else x
+        summed: Tensor = x.unflatten(dim, (front, self.size, each)).sum((dim, dim + 2)).movedim(dim, 0)
+        return summed
 
     def by_task(self, x: Tensor) -> Tensor:
         """[B, ...] with the samples of the first task in front, then those of the second, and so on."""
         return x if self._is_sorted else x.index_select(0, self._kept("order", x))
 
-    def split(self, x: Tensor, dim: int) -> list[Tensor]:
-        """The samples of each present task, along the dimension they are in."""
-        if self._is_sorted:
-            k = x.shape[dim] // self.size
-            return list(x.split([n * k for n in self.counts], dim))
-        if x.shape[dim] == self.size:
+    def split(self, x: Tensor, place: Place) -> list[Tensor]:
+        """The samples of each present task, where they are."""
+        dim, front, each = place
+        if front == 1 and self._is_sorted:
+            return list(x.split([n * each for n in self.counts], dim))
+        if front == each == 1:
             return list(x.index_select(dim, self._kept("order", x)).split(self.counts, dim))
-        return [part.flatten(0, 1) for part in self.by_task(self.first(x, dim)).split(self.counts)]
+        parts = x.unflatten(dim, (front, self.size, each)).index_select(dim + 1, self._kept("order", x))
+        return [part.flatten(dim, dim + 2) for part in parts.split(self.counts, dim + 1)]
 
-    def joined(self, parts: Sequence[Tensor], dim: int) -> Tensor:
-        """The inverse of `split`."""
+    def joined(self, parts: Sequence[Tensor], place: Place) -> Tensor:
+        """The inverse of `split` (front must be 1)."""
+        dim, _, each = place
         whole = torch.cat(list(parts), dim)
         if self._is_sorted:
             return whole
         back = self._kept("back", whole)
-        if whole.shape[dim] == self.size:
+        if each == 1:
             return whole.index_select(dim, back)
-        return self.first(whole, dim).index_select(0, back).flatten(0, 1)
+        ordered: Tensor = whole.unflatten(dim, (self.size, each)).index_select(dim, back).flatten(dim, dim + 1)
+        return ordered
 
     def totals(self, x: Tensor) -> Tensor:
         """Sums over the samples of each task: [B, ...] -> [T', ...]; a product, so that no order is left to chance."""
@@ -115,20 +142,22 @@ class Samples:
         one_hot = self._kept("one_hot", x, dtype)
         return (one_hot @ x.reshape(self.size, -1).to(dtype)).view(-1, *x.shape[1:]).to(x.dtype)
 
-    def masked(self, x: Tensor, dim: int) -> list[Tensor]:
-        """For each task a copy in which the other tasks' samples are zero."""
-        one_hot = torch.eye(len(self.present), dtype=torch.float64, device=x.device)
-        return [self.weighted(x, dim, only) for only in one_hot]
+    def masked(self, x: Tensor, place: Place) -> Tensor:
+        """[T', *x.shape]: for each task the tensor with the other tasks' samples set to zero."""
+        shape = [-1 if d == place.dim + 1 else 1 for d in range(x.dim() + 1)]
+        own = self._kept("one_hot", x, torch.bool)[:, None, :, None].expand(-1, place.front, -1, place.each)
+        return torch.where(own.reshape(len(self.present), *shape[1:]), x, 0)
 
     def places(self, device: torch.device) -> Tensor:
         """int64 [B]: for each sample the position of its task in `present`."""
         return self._kept("places", torch.empty(0, device=device))
 
-    def weighted(self, x: Tensor, dim: int, weights: Tensor) -> Tensor:
+    def weighted(self, x: Tensor, place: Place, weights: Tensor) -> Tensor:
         """`x` with each sample multiplied by the weight of its task; weights: [T']."""
-        each = weights.to(x.device, torch.promote_types(x.dtype, torch.float32))[self.places(x.device)]
-        each = each.repeat_interleave(x.shape[dim] // self.size).to(x.dtype)
-        return x * each.view([-1 if d == dim else 1 for d in range(x.dim())])
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        each = weights.to(x.device, dtype)[self.places(x.device)].to(x.dtype)
+        each = each[None, :, None].expand(place.front, -1, place.each).reshape(-1)
+        return x * each.view([-1 if d == place.dim else 1 for d in range(x.dim())])
 
     def _kept(self, what: str, like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
         key = (what, like.device, dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gradsim.one_backward.samples import Samples
+from gradsim.one_backward.samples import Place, Samples
 
 if TYPE_CHECKING:
     from gradsim.one_backward.collector import Collector
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 RowsOf = Callable[[Sequence["Tensor | None"], Sequence[Tensor]], "list[Tensor | None]"]
 # The same, summed over all samples: for each target [*shape].
 TotalsOf = Callable[[Tensor, Sequence[Tensor]], "list[Tensor | None]"]
+
+
+FIRST = Place(0)
 
 
 class Use:
@@ -34,47 +37,49 @@ class Use:
         roots: Sequence[tuple[int, ...]],
         rows: RowsOf,
         totals: TotalsOf | None = None,
-        dim: int = 0,
+        place: Place = FIRST,
     ) -> None:
         self.collector, self.targets, self.roots = collector, list(targets), list(roots)
-        self._rows, self._totals, self._dim = rows, totals, dim
+        self._rows, self._totals, self.place = rows, totals, place
 
     def arrived(self, gradients: Sequence[Tensor | None] | None, saved: Sequence[Tensor]) -> None:
-        """Add what arrived to the rows of the parameters."""
+        """What has reached the node, None for nothing: it is added to the rows of the parameters."""
+        if self.collector.is_paused:
+            return
         if gradients is not None and any(go is not None for go in gradients):
-            for j, (target, values) in enumerate(zip(self.targets, self._rows(gradients, saved), strict=True)):
-                if values is None:
-                    continue
-                again = None
-                go = gradients[0]
-                kept = 0 if go is None else go.numel() + sum(x.numel() for x in saved)
-                if self.collector.second_pass and self._totals is not None and go is not None and values.numel() > kept:
-                    again = self._again(j, go, saved)  # smaller than the rows
-                self.collector.add(target, self.roots[j], values, again)
+            self.add(gradients, saved)
         self.collector.done(self.roots)
+
+    def add(self, gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> None:
+        go = gradients[0]
+        kept = 0 if go is None else go.numel() + sum(x.numel() for x in saved)
+        for j, (target, values) in enumerate(zip(self.targets, self._rows(gradients, saved), strict=True)):
+            if values is None:
+                continue
+            again = None
+            if self.collector.second_pass and self._totals is not None and go is not None and values.numel() > kept:
+                again = self._again(j, go, saved)  # smaller than the rows
+            self.collector.add(target, self.roots[j], values, again)
 
     def _again(self, j: int, go: Tensor, saved: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         def total(weights: Tensor) -> Tensor:
             assert self._totals is not None
-            result = self._totals(self.collector.samples.weighted(go, self._dim, weights), saved)[j]
+            result = self._totals(self.collector.samples.weighted(go, self.place, weights), saved)[j]
             assert result is not None
             return result
 
         return total
 
 
-def per_sample(samples: Samples, dim: int, shape: torch.Size, target: torch.Size) -> RowsOf:
-    """For `Expand`: a tensor of the shape `target` was brought into `shape` and expanded along `dim`."""
+def per_sample(samples: Samples, place: Place, shape: torch.Size, target: torch.Size) -> RowsOf:
+    """For `Expand`: a tensor of the shape `target` was brought into `shape` and expanded where the samples are."""
 
     def rows(gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> list[Tensor | None]:
         go = gradients[0]
         assert go is not None
-        if shape[dim] == go.shape[dim] != 1:  # it had the samples itself
-            return [torch.stack(samples.masked(go, dim)).view(-1, *target)]
-        go = samples.first(go, dim)
-        if go.dim() > len(shape):  # several rows a sample
-            go = go.sum(1)
-        return [samples.totals(go).view(-1, *target)]
+        if shape[place.dim] == 1:
+            return [samples.totals(samples.collapsed(go, place)).view(-1, *target)]
+        return [samples.masked(go, place).view(-1, *target)]  # it had the samples itself
 
     return rows
 

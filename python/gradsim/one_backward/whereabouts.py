@@ -1,7 +1,7 @@
 """Where the samples are after a function that no parameter goes into.
 
-A place is `(dim, k)`: dimension `dim` has B k elements, k in a row for each sample. `LOST`: the tensor was
-computed from samples, and they cannot be told apart in it any more, or come in another order.
+`LOST`: a tensor was computed from samples, and they cannot be told apart in it any more, or come in another order. What
+is not known to keep them loses them.
 """
 
 from __future__ import annotations
@@ -10,66 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-Place = tuple[int, int]
-LOST: Place = (-1, 0)
-UNKNOWN: Place = (-2, 0)  # nothing was noted: its shape must tell
+from gradsim.one_backward import functions as known
+from gradsim.one_backward.samples import Place
+from gradsim.one_backward.strides import after_view
 
-
-def _of(*owners: Any, names: str) -> list[Callable[..., Any]]:
-    return [getattr(owner, name) for owner in owners for name in names.split() if hasattr(owner, name)]
-
-
-# Their result depends on the order of the elements only, not on what they are.
-VIEWS = {
-    *_of(torch, Tensor, names="transpose permute movedim moveaxis swapaxes swapdims t adjoint squeeze unsqueeze"),
-    *_of(torch, Tensor, names="flatten unflatten reshape view select narrow split split_with_sizes chunk unbind ravel"),
-    *_of(torch, Tensor, names="tensor_split hsplit vsplit diagonal unfold broadcast_to expand view_as reshape_as"),
-    *_of(torch, Tensor, names="expand_as __getitem__"),
-    *(getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH")),
-}
-# Functions along a dimension that take it away (unless keepdim), with the position of that argument.
-SHRINKING = {
-    **dict.fromkeys(_of(torch, Tensor, names="sum mean logsumexp var std max min amax amin argmax argmin prod any"), 1),
-    **dict.fromkeys(_of(torch, Tensor, names="all median nanmean nansum"), 1),
-    **dict.fromkeys(_of(torch, Tensor, F, names="norm kthvalue cosine_similarity"), 2),
-}
-# Functions along a dimension that stays, likewise.
-STAYING = {
-    **dict.fromkeys(
-        _of(torch, Tensor, F, names="softmax log_softmax softmin cumsum cumprod cummax logcumsumexp sort"), 1
-    ),
-    **dict.fromkeys(
-        _of(torch, Tensor, F, names="argsort msort index_select gather index_add index_copy index_fill"), 1
-    ),
-    **dict.fromkeys(_of(torch, Tensor, F, names="scatter scatter_add cat concat concatenate glu flip"), 1),
-    **dict.fromkeys(_of(torch, Tensor, F, names="topk normalize take_along_dim renorm roll"), 2),
-}
-ALONG = {**SHRINKING, **STAYING}
-# What dimension these mean where none is named; the others: all (what shrinks) or the last.
-DEFAULTS = {"cat": 0, "concat": 0, "concatenate": 0, "normalize": 1, "cosine_similarity": 1}
-LOSING = {
-    *_of(torch, Tensor, names="masked_select nonzero unique take bincount pdist cdist cov corrcoef repeat tile"),
-    *_of(torch, Tensor, names="repeat_interleave squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_"),
-}
-PRODUCTS = set(_of(torch, Tensor, names="matmul __matmul__ mm bmm"))
-ATTENDING = {F.scaled_dot_product_attention, torch.baddbmm, Tensor.baddbmm}  # the last two dimensions are mixed
-CREATING = set(_of(torch, Tensor, names="new_zeros new_ones new_empty new_full new_tensor"))
+LOST = Place(-1)
+UNKNOWN = Place(-2)  # nothing was noted: its shape must tell
+Function = Callable[..., Any]
+PlaceOf = Callable[[Tensor], "Place | None"]
 
 
 def moved(
-    func: Callable[..., Any],
+    func: Function,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    place_of: Callable[[Tensor], Place | None],
+    place_of: PlaceOf,
     inputs: Sequence[Tensor],
     result: Tensor,
     number: int,
     size: int,
 ) -> Place | None:
-    """The place of the samples in a result (the `number`th of the function's); None: it has none.
+    """The place of the samples in a result (the `number`th of the function's).
 
     `inputs`: the tensors that count; `size`: B.
     """
@@ -79,47 +42,42 @@ def moved(
     if any(place == LOST for _, place in places):
         return LOST
     x, place = places[0]
-    if func in VIEWS:
-        if x is not args[0]:
-            return LOST
+    if func in known.VIEWS:
+        if x is not args[0]:  # its shape was asked for
+            return _elementwise(places, result, size) if func in known.EXPANDING else UNKNOWN
         if func is Tensor.__getitem__ and _is_advanced(args[1]):
             return _indexed(args[1], place, result, size)
-        return after_view(func, args, kwargs, x, place, number, size)
-    if func in LOSING:
-        return LOST
+        return after_view(func, args, kwargs, x, place, number, size) or LOST
+    if func in known.FIRST:
+        keep = known.FIRST[func](x, args, kwargs) if x is args[0] else 0
+        return _checked(place, result, size) if place.dim < keep else LOST
     if func is torch.einsum:
         return _einsum(args, places, result, size)
-    if func in ATTENDING and any(dim >= x.dim() - 2 for x, (dim, _) in places):
-        return LOST
-    if func in PRODUCTS:
+    if func in known.PRODUCTS:
         return _product(args, place_of, result, size)
-    if func in ALONG and len({place for _, place in places}) == 1:
+    if func in known.ALONG and len({place for _, place in places}) == 1:
         return _along(func, args, kwargs, x, place, result, size)
-    if func is torch.stack:
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % result.dim()
-        return _checked((place[0] + (dim <= place[0]), place[1]), result, size)
-    return _elementwise(places, result, size)
+    if func in known.ATTENDING and all(place.dim < x.dim() - 2 for x, place in places):
+        return _elementwise(places, result, size)
+    return _elementwise(places, result, size) if known.is_pointwise(func) else LOST
 
 
 def _checked(place: Place, result: Tensor, size: int) -> Place:
-    dim, k = place
-    return place if 0 <= dim < result.dim() and result.shape[dim] == size * k else LOST
+    whole = place.front * size * place.each
+    return place if 0 <= place.dim < result.dim() and result.shape[place.dim] == whole else LOST
 
 
 def _elementwise(places: list[tuple[Tensor, Place]], result: Tensor, size: int) -> Place:
     """Operands are aligned at their last dimension; all must have the samples in the same one."""
-    from_end = {(x.dim() - dim, k) for x, (dim, k) in places}
-    rank = max(x.dim() for x, _ in places)
+    from_end = {(x.dim() - place.dim, place.front, place.each) for x, place in places}
     if len(from_end) > 1:
         return LOST
-    behind, k = from_end.pop()
-    if result.dim() >= rank:
-        return _checked((result.dim() - behind, k), result, size)
-    return _checked((0, k), result, size) if rank == behind else LOST
+    behind, front, each = from_end.pop()
+    return _checked(Place(result.dim() - behind, front, each), result, size)
 
 
 def _along(
-    func: Callable[..., Any],
+    func: Function,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     x: Tensor,
@@ -127,19 +85,23 @@ def _along(
     result: Tensor,
     size: int,
 ) -> Place:
-    position = ALONG[func]
-    given = kwargs.get("dim", kwargs.get("axis", args[position] if len(args) > position else None))
+    position = known.ALONG[func]
+    named = [kwargs[name] for name in ("dim", "dims", "axis") if name in kwargs]
+    given = named[0] if named else args[position] if len(args) > position else None
     if isinstance(given, Tensor):  # max(x, y), elementwise
         return _elementwise([(x, place)], result, size)
     if given is None:
-        given = DEFAULTS.get(getattr(func, "__name__", ""), None if func in SHRINKING else -1)
+        given = known.DEFAULTS.get(func.__name__)
     if given is None or given == ():
         return LOST
+    if func is torch.stack:
+        at = given % result.dim()
+        return _checked(place._replace(dim=place.dim + (at <= place.dim)), result, size)
     dims = {d % max(x.dim(), 1) for d in (given if isinstance(given, tuple | list) else [given])}
-    if place[0] in dims:
+    if place.dim in dims:
         return LOST
-    shrunk = sum(d < place[0] for d in dims) if func in SHRINKING and result.dim() < x.dim() else 0
-    return _checked((place[0] - shrunk, place[1]), result, size)
+    shrunk = sum(d < place.dim for d in dims) if func in known.SHRINKING and result.dim() < x.dim() else 0
+    return _checked(place._replace(dim=place.dim - shrunk), result, size)
 
 
 def _einsum(args: tuple[Any, ...], places: list[tuple[Tensor, Place]], result: Tensor, size: int) -> Place:
@@ -148,30 +110,27 @@ def _einsum(args: tuple[Any, ...], places: list[tuple[Tensor, Place]], result: T
     operands = args[1] if isinstance(args[1], list | tuple) else args[1:]
     terms, out = args[0].replace(" ", "").split("->")
     letters = {
-        (term[dim], k)
+        (term[place.dim], place.front, place.each)
         for term, operand in zip(terms.split(","), operands, strict=True)
-        for x, (dim, k) in places
+        for x, place in places
         if x is operand
     }
-    letter, k = letters.pop()
-    return _checked((out.find(letter), k), result, size) if not letters else LOST
+    letter, front, each = letters.pop()
+    return LOST if letters else _checked(Place(out.find(letter), front, each), result, size)
 
 
-def _product(args: tuple[Any, ...], place_of: Callable[[Tensor], Place | None], result: Tensor, size: int) -> Place:
+def _product(args: tuple[Any, ...], place_of: PlaceOf, result: Tensor, size: int) -> Place:
     x, y = args[:2]
-    at = [(p[0] - t.dim(), p[1]) if (p := place_of(t)) is not None else None for t in (x, y)]
-    left, right = at
-    if left is not None and right is not None:
-        stacked = left == right and left[0] < -2
-        return _checked((result.dim() + left[0], left[1]), result, size) if stacked else LOST
-    if left is not None and (left[0] < -1 or x.dim() == 1):
-        # a vector on the right takes the last dimension away
-        shift = int(y.dim() == 1)
-        return _checked((result.dim() + left[0] + shift, left[1]), result, size) if left[0] < -1 else LOST
-    if right is not None and right[0] != -2 and y.dim() > 1:
-        shift = int(x.dim() == 1 and right[0] < -2)
-        return _checked((result.dim() + right[0] + shift, right[1]), result, size)
-    return LOST
+    left, right = (place_of(t) for t in (x, y))
+    if x.dim() < 2 or y.dim() < 2:
+        kept = left is not None and right is None and left.dim < x.dim() - 1
+        return _checked(left, result, size) if kept and left is not None else LOST
+    behind = {(t.dim() - p.dim, p.front, p.each) for t, p in ((x, left), (y, right)) if p is not None}
+    if len(behind) > 1:
+        return LOST
+    at, front, each = behind.pop()
+    rows, columns = left is not None and right is None and at == 2, left is None and at == 1
+    return _checked(Place(result.dim() - at, front, each), result, size) if at > 2 or rows or columns else LOST
 
 
 def _is_advanced(index: Any) -> bool:
@@ -180,82 +139,45 @@ def _is_advanced(index: Any) -> bool:
 
 def _indexed(index: Any, place: Place, result: Tensor, size: int) -> Place:
     """x[range(B), index], one element per sample; x[:, index]."""
-    if place != (0, 1) or not isinstance(index, tuple):
+    if place != Place(0) or not isinstance(index, tuple):
         return LOST
     if isinstance(index[0], slice):
-        return _checked((0, 1), result, size) if index[0] == slice(None) else LOST
-    whole = _range_dim(index[0], size)
-    if whole is None:
+        return _checked(Place(0), result, size) if index[0] == slice(None) else LOST
+    whole = range_dim(index[0], size)
+    if whole is None or any(isinstance(i, slice) for i in index[:-1]):
         return LOST
-    return _checked((max(i.dim() for i in index if isinstance(i, Tensor)) + whole, 1), result, size)
+    return _checked(Place(max(i.dim() for i in index if isinstance(i, Tensor)) + whole), result, size)
+
+
+def keeps_samples(index: Any, dim: int, rank: int) -> bool:
+    """Whether an index of a write takes all of this dimension of a tensor of this rank, in order."""
+    each = list(index) if isinstance(index, tuple) else [index]
+    if any(i is None for i in each):
+        return False
+    if isinstance(each[0], Tensor) and each[0].dtype == torch.bool:
+        return len(each) == 1 and each[0].dim() > dim  # a mask of its own for each sample
+    if Ellipsis in [i for i in each if not isinstance(i, Tensor)]:
+        at = next(d for d, i in enumerate(each) if i is Ellipsis)
+        each[at : at + 1] = [slice(None)] * (rank - len(each) + 1)
+    return len(each) <= dim or (isinstance(each[dim], slice) and each[dim] == slice(None))
 
 
 _RANGE = "_gradsim_range"  # on a tensor that holds 0, 1, ..., n - 1: n
 
 
-def remember_range(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+def remember_range(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """torch.arange(n), and what is nothing but another view of it."""
     if func is torch.arange:
         if len(args) == 1 and not kwargs.keys() & {"start", "step", "end"}:
             setattr(result, _RANGE, args[0])
-    elif func in VIEWS and isinstance(result, Tensor) and isinstance(args[0], Tensor):
+    elif func in known.VIEWS and isinstance(result, Tensor) and isinstance(args[0], Tensor):
         n = getattr(args[0], _RANGE, None)
         if n is not None and result.numel() == n:
             setattr(result, _RANGE, n)
 
 
-def _range_dim(x: Any, size: int) -> int | None:
+def range_dim(x: Any, size: int) -> int | None:
     """The dimension, counted from the end, along which a tensor holds the numbers of all samples."""
     if not isinstance(x, Tensor) or getattr(x, _RANGE, None) != size or x.numel() != size:
         return None
     return next((d - x.dim() for d, n in enumerate(x.shape) if n == size), None)
-
-
-_CACHE: dict[Any, Place] = {}
-
-
-def after_view(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    x: Tensor,
-    place: Place,
-    number: int,
-    size: int,
-) -> Place:
-    """The same view of a tensor without memory, whose strides tell where the samples are."""
-    key = (func, x.shape, place, _hashable(args[1:]), _hashable(tuple(sorted(kwargs.items()))), number, size)
-    if key not in _CACHE:
-        if len(_CACHE) > 100_000:
-            _CACHE.clear()
-        result = func(torch.empty(x.shape, device="meta"), *args[1:], **kwargs)
-        _CACHE[key] = _from_strides(result if isinstance(result, Tensor) else result[number], x.shape, place, size)
-    return _CACHE[key]
-
-
-def _hashable(x: Any) -> Any:
-    if isinstance(x, Tensor):
-        return ("like", x.shape)
-    if isinstance(x, slice):
-        return ("slice", x.start, x.stop, x.step)
-    if isinstance(x, tuple | list):
-        return tuple(_hashable(y) for y in x)
-    return x
-
-
-def _from_strides(view: Tensor, shape: torch.Size, place: Place, size: int) -> Place:
-    """Where the samples are in a view of a contiguous tensor of this shape that has them at `place`."""
-    dim, k = place
-    step = k * shape[dim + 1 :].numel()  # from one sample to the next
-    block = size * step
-    found: list[Place] = []
-    finest, within = step, view.storage_offset() % block
-    for d, (n, stride) in enumerate(zip(view.shape, view.stride(), strict=True)):
-        if n == 1 or stride % block == 0:
-            continue  # what is in front of the samples
-        if n * stride == block and step % stride == 0:
-            found.append((d, n // size))
-            finest = stride
-        else:
-            within += (n - 1) * stride
-    return found[0] if len(found) == 1 and within < finest else LOST

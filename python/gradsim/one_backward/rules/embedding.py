@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradsim.one_backward.follow import Follow
+from gradsim.one_backward.follow import Arguments, Follow, Function, Keywords
 from gradsim.one_backward.rows import of_tokens
 from gradsim.one_backward.uses import Use
 
 _NAMES = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
-_DEFAULTS: dict[str, Any] = {
-    "padding_idx": None,
-    "max_norm": None,
-    "norm_type": 2.0,
-    "scale_grad_by_freq": False,
-    "sparse": False,
-}
+_DEFAULTS = {"padding_idx": None, "max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False}
 
 
 class _Tokens(Use):
     """A use of an embedding; its gradients stay with their tokens until all uses of the parameter are there."""
 
-    def arrived(self, gradients: Sequence[Tensor | None] | None, saved: Sequence[Tensor]) -> None:
-        if gradients is not None and gradients[0] is not None:
-            samples = self.collector.samples
-            ids, go = (samples.first(x, self._dim) for x in (saved[0], gradients[0]))
-            self.collector.add_tokens(self.roots[0][0], ids, go)
-        self.collector.done(self.roots)
+    def add(self, gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> None:
+        samples, go = self.collector.samples, gradients[0]
+        assert go is not None
+        ids, values = samples.first(saved[0], self.place), samples.first(go, self.place)
+        self.collector.add_tokens(self.roots[0][0], ids, values)
 
 
-def embedding(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def embedding(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """F.embedding(ids, weight, ...)."""
     given = {**_DEFAULTS, **dict(zip(_NAMES, args, strict=False)), **kwargs}
     ids, weight = given.pop("input"), given.pop("weight")
@@ -42,23 +35,22 @@ def embedding(f: Follow, func: Callable[..., Any], args: tuple[Any, ...], kwargs
         f.refuse(func, args, kwargs, "sparse=True, and gradient surgery needs dense gradients")
     if given["scale_grad_by_freq"]:
         f.refuse(func, args, kwargs, "scale_grad_by_freq=True, which counts over the samples of all tasks")
-    dim = f.dim_of(ids)
-    if dim is None:
+    place = f.place(ids)
+    if place is None:
         return f.plain(func, args, kwargs)
     y = F.embedding(ids, weight.detach(), **given)
     padding = given["padding_idx"]
     kept = ids if padding is None else torch.where(ids == padding % weight.shape[0], weight.shape[0], ids)
-    roots = f.roots(weight)
-    if f.collector.parameters[roots[0]] is weight:
-        return f.tap_with(_Tokens(f.collector, [weight], [roots], _no_rows, None, dim), dim, y, kept)
+    if f.is_parameter(weight):
+        return f.tap_with(_Tokens(f.collector, [weight], [f.roots(weight)], _no_rows, None, place), place, y, kept)
 
     def rows(gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> list[Tensor | None]:
         go = gradients[0]
         assert go is not None
-        use = (f.samples.first(saved[0], dim), f.samples.first(go, dim))
+        use = (f.samples.first(saved[0], place), f.samples.first(go, place))
         return [of_tokens([use], f.samples, weight.shape).dense()]
 
-    return f.tap(y, [weight], rows, None, dim, kept)
+    return f.tap(y, [weight], rows, None, place, kept)
 
 
 def _no_rows(gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> list[Tensor | None]:
