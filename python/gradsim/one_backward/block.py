@@ -69,8 +69,9 @@ def mixed(
         if p.grad is not None and i not in skipped:
             raise RuntimeError(
                 f"{name} received a gradient that could not be split by task: it was used in a place that is not "
-                "followed (a custom autograd function, a scripted one, or a term of the loss without samples); leave "
-                f"it out with exclude={name!r}, or use one task() block per task"
+                f"followed (a custom autograd function, a term of the loss without samples), or its inputs have not "
+                f"the {samples.size} samples that task_ids names; leave it out with exclude={name!r}, or use "
+                "one task() block per task"
             )
     collector.flush()
 

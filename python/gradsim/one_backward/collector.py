@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from gradsim.one_backward.rows import TaskRows, add_tokens, of_tokens
 from gradsim.one_backward.samples import Place, Samples
@@ -69,10 +70,13 @@ class Collector:
             return
         inputs = [self.parameters[i] for i in roots]
         # The target was computed without samples: its own graph is small, and each task goes back through it.
-        each = [
-            torch.autograd.grad(target, inputs, row.to(target.dtype), retain_graph=True, allow_unused=True)
-            for row in values.unbind()
-        ]
+        # Under the mode again, and as edges, which it does not take for itself: the graph may be a checkpointed one.
+        edge, ends = get_gradient_edge(target), [get_gradient_edge(p) for p in inputs]
+        with torch._C._EnableTorchFunction():
+            each = [
+                torch.autograd.grad(edge, ends, row.to(target.dtype), retain_graph=True, allow_unused=True)
+                for row in values.unbind()
+            ]
         for i, column in zip(roots, zip(*each, strict=True), strict=True):
             if any(g is not None for g in column):
                 zero = torch.zeros_like(self.parameters[i])

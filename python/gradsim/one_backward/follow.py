@@ -10,13 +10,22 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from gradsim.one_backward.collector import Collector
-from gradsim.one_backward.functions import CREATING, EXPANDING, VIEWS, is_in_place
+from gradsim.one_backward.functions import (
+    ADDING,
+    COUPLING,
+    CREATING,
+    EXPANDING,
+    MULTIPLYING,
+    VIEWS,
+    is_in_place,
+    is_pointwise,
+)
 from gradsim.one_backward.nodes import Expand, Fork, Tap
 from gradsim.one_backward.reach import reachable_uses
 from gradsim.one_backward.samples import Place
 from gradsim.one_backward.tracked import Tracked, tensors_in
 from gradsim.one_backward.uses import RowsOf, TotalsOf, Use, per_sample, per_task
-from gradsim.one_backward.whereabouts import LOST, UNKNOWN, keeps_samples, moved, remember_range
+from gradsim.one_backward.whereabouts import LOST, UNKNOWN, after_along, keeps_samples, moved, remember_range
 
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -63,7 +72,7 @@ class Follow(Tracked, TorchFunctionMode):
         if func is torch.autograd.grad:
             return self._grad(*args, **kwargs)
         inputs = tensors_in(args, kwargs)
-        if torch.is_grad_enabled() and any(self.roots(x) for x in inputs):
+        if torch.is_grad_enabled() and self.any_followed(inputs):
             return self._rules.get(func, self._otherwise)(self, func, args, kwargs)
         watch = self._watched.get(func)
         if watch is not None:
@@ -79,10 +88,14 @@ class Follow(Tracked, TorchFunctionMode):
         """Note where the samples are in what a function without parameters returned."""
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return  # inside vmap, which hides a dimension
+        if len(inputs) == 1 and isinstance(result, Tensor) and is_pointwise(func) and result.shape == inputs[0].shape:
+            if result is not inputs[0]:  # most functions are like this
+                self.put(result, self.place_of(inputs[0]))
+            return
         remember_range(func, args, kwargs, result)
         # What needs a gradient decides: a mask or an index beside it does not move the samples.
         counted = [x for x in inputs if x.requires_grad and not self.is_constant(x)] or inputs
-        constant = all(self.is_constant(x) for x in inputs)
+        constant = counted is inputs and all(self.is_constant(x) for x in inputs)
         for number, x in enumerate((result,) if isinstance(result, Tensor) else result):
             if not isinstance(x, Tensor):
                 continue
@@ -94,7 +107,7 @@ class Follow(Tracked, TorchFunctionMode):
             else:
                 place = moved(func, args, kwargs, self.place_of, counted, x, number, self.samples.size)
                 if place == LOST and x.requires_grad:
-                    self._refuse_coupling(func, counted)
+                    self._refuse_coupling(func, args, kwargs, counted, x)
             if place != UNKNOWN and (place == LOST or self.noted(x) or not any(x is y for y in inputs)):
                 self.put(x, place)
 
@@ -115,16 +128,21 @@ class Follow(Tracked, TorchFunctionMode):
         elif place == LOST or not keeps_samples(index, place.dim, x.dim()):
             self.put(x, LOST)
 
-    def _refuse_coupling(self, func: Function, inputs: Sequence[Tensor]) -> None:
-        """A result without samples is fine (a loss); one of samples and of such a result is not."""
-        places = [self.place_of(x) for x in inputs if x.requires_grad]
-        known = {place for place in places if place not in (None, LOST)}
-        if known and (LOST in places or (len(known) > 1 and func not in VIEWS)):
-            shapes = [list(x.shape) for x in inputs]
+    def _refuse_coupling(
+        self, func: Function, args: Arguments, kwargs: Keywords, inputs: Sequence[Tensor], result: Tensor
+    ) -> None:
+        """A result without samples is fine (a loss); one that mixes samples, or them and such a result, is not."""
+        places = [(x, place) for x in inputs if x.requires_grad and (place := self.place_of(x)) is not None]
+        held = [(x, place) for x, place in places if place != LOST]
+        lost = any(place == LOST and (x.dim() or func not in ADDING) for x, place in places)
+        several = len({place for _, place in held}) > 1 and func not in VIEWS
+        product = len(held) > 1 and func in MULTIPLYING and result.dim() > 0
+        along = func in COUPLING and len(held) == 1 and after_along(func, args, kwargs, *held[0])
+        if (held and lost) or several or product or along:
             raise RuntimeError(
-                f"mixed_batch cannot split what couples the samples: {name_of(func)} takes tensors of the shapes {shapes} "
-                "with samples in different places (statistics over the batch, in-batch negatives?); use one task() "
-                "block per task"
+                f"mixed_batch cannot split what couples the samples: {name_of(func)} got the shapes "
+                f"{[list(x.shape) for x in inputs]}, and its result depends on several samples (statistics over the "
+                "batch, in-batch negatives?); use one task() block per task"
             )
 
     def _backward_of(
@@ -221,9 +239,9 @@ class Follow(Tracked, TorchFunctionMode):
         device = weight.device.type
         if not self.roots(weight):
             return weight
-        if not torch.is_autocast_enabled(device):
+        dtype = autocast_dtype(device)
+        if dtype is None:
             return weight.detach()
-        dtype = torch.get_autocast_dtype(device)
         if not self.is_parameter(weight):
             return weight.detach().to(dtype)
         if (id(weight), dtype) not in self._cast:
@@ -254,6 +272,13 @@ class Follow(Tracked, TorchFunctionMode):
             # So that autograd visits our nodes even where nothing else before them needs a gradient.
             self._anchors[like.device] = torch.zeros((), device=like.device, requires_grad=True)
         return self._anchors[like.device]
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """What autocast turns the inputs of products into; None where it is off."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
 
 
 def name_of(func: Function) -> str:

@@ -56,6 +56,10 @@ DEFAULTS = {
 }  # fmt: skip
 PRODUCTS = set(named(torch, Tensor, names="matmul __matmul__ mm bmm mv"))
 ATTENDING = {F.scaled_dot_product_attention, torch.baddbmm, Tensor.baddbmm}  # the last two dimensions are mixed
+# Of two tensors with samples they make one of all pairs of samples, or sum over them.
+MULTIPLYING = {*PRODUCTS, *ATTENDING, torch.einsum, F.linear, F.cosine_similarity, torch.cosine_similarity, torch.cdist}
+COUPLING = set(named(torch, Tensor, F, names="softmax log_softmax softmin cumsum cumprod logcumsumexp normalize"))
+ADDING = set(named(torch, Tensor, names="add sub rsub __add__ __radd__ __sub__ __rsub__ __iadd__ __isub__"))
 CREATING = set(named(torch, Tensor, names="new_zeros new_ones new_empty new_full new_tensor"))
 
 

@@ -17,7 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from gradsim.one_backward.follow import Follow
 from gradsim.one_backward.samples import Place
-from gradsim.one_backward.tracked import _PLACE
+from gradsim.one_backward.tracked import NOTE
 
 Change = Callable[[Tensor, str], Any]
 
@@ -184,7 +184,7 @@ def _places(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Place | 
     places: dict[int, Place | None] = {}
 
     def note(x: Tensor, path: str) -> Tensor:
-        whose, place = getattr(x, _PLACE, (None, None))
+        whose, _, place = getattr(x, NOTE, (None, (), None))
         if any(whose is follow._mark for follow in _active()):
             places[id(x)] = place
         return x

@@ -70,7 +70,7 @@ def add_tokens(rows: TaskRows, uses: Sequence[tuple[Tensor, Tensor]], samples: S
     if keep:
         rows.values = rows.values.clone()
     table = rows.values.view(-1, rows.shape[1])
-    if table.is_cuda:  # index_add_ would add in an order left to chance
+    if table.device.type != "cpu":  # index_add_ would add in an order left to chance
         table.index_put_((ids,), values, accumulate=True)
     else:
         table.index_add_(0, ids, values)
@@ -86,7 +86,7 @@ def _flattened(uses: Sequence[tuple[Tensor, Tensor]], samples: Samples) -> tuple
 
 def _slots(ids: Tensor, unused: int) -> tuple[Tensor, Tensor]:
     """Number the different indices: for each index its slot, and for each slot its index (or `unused`)."""
-    if not ids.is_cuda:
+    if ids.device.type == "cpu":
         kept, slots = torch.unique(ids, return_inverse=True)
         return slots, kept
     # As many slots as indices: how many are needed is known on the GPU only, and nobody waits for it.

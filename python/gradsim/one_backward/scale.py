@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def check_scale(task_scale: object, tasks: Sequence[str]) -> None:
     for name, factor in task_scale.items():
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             raise TypeError(f"task_scale[{name!r}] must be a number, not {type(factor).__name__}")
+        if not math.isfinite(factor):
+            raise ValueError(f"task_scale[{name!r}] must be finite, not {factor}")
 
 
 class Scale:
@@ -79,5 +82,5 @@ class Scale:
                     "give the factors as a dict"
                 )
             return None
-        self._factors = self._factors.to(device)
+        self._factors = self._factors.to(device, non_blocking=True)
         return self._factors

@@ -12,8 +12,9 @@ from gradsim.one_backward.collector import Collector
 from gradsim.one_backward.samples import Place
 from gradsim.one_backward.whereabouts import LOST
 
-_FROM = "_gradsim_from"  # on a tensor computed from followed parameters without samples: (whose, their numbers)
-_PLACE = "_gradsim_place"  # on a tensor computed in the block: (whose, where it has its samples; None: it has none)
+# On a tensor computed in a block: (whose note it is, the followed parameters it was computed from without samples,
+# where it has its samples or None for nowhere). It lives as long as the tensor.
+NOTE = "_gradsim_note"
 
 
 class Tracked:
@@ -41,21 +42,31 @@ class Tracked:
         number = self._numbers.get(id(x))
         if number is not None:
             return (number,)
-        whose, roots = getattr(x, _FROM, (None, ()))
-        return roots if whose is self._mark else ()
+        note = getattr(x, NOTE, None)
+        return note[1] if note is not None and note[0] is self._mark else ()
+
+    def any_followed(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether one of them is a followed parameter, or was computed from some without samples."""
+        for x in tensors:
+            if id(x) in self._numbers:
+                return True
+            note = getattr(x, NOTE, None)
+            if note is not None and note[1] and note[0] is self._mark:
+                return True
+        return False
 
     def derive(self, x: Tensor, roots: Iterable[int]) -> None:
         """Note that a tensor was computed from these parameters without samples."""
-        setattr(x, _FROM, (self._mark, tuple(sorted(roots))))
+        setattr(x, NOTE, (self._mark, tuple(sorted(roots)), None))
 
     def is_constant(self, x: Tensor) -> bool:
         """Whether a tensor is known to have no samples, and not to come from a followed parameter."""
-        return id(x) in self._constants or getattr(x, _PLACE, None) == (self._mark, None)
+        return id(x) in self._constants or getattr(x, NOTE, None) == (self._mark, (), None)
 
     def put(self, x: Tensor, place: Place | None) -> None:
         """Note where a tensor has its samples; None: it has none."""
         if id(x) not in self._constants and id(x) not in self._numbers:
-            setattr(x, _PLACE, (self._mark, place))
+            setattr(x, NOTE, (self._mark, (), place))
 
     def located(self, x: Tensor, place: Place) -> Tensor:
         """Note that a result has its samples there."""
@@ -64,15 +75,17 @@ class Tracked:
         return x
 
     def noted(self, x: Tensor) -> bool:
-        return getattr(x, _PLACE, (None,))[0] is self._mark
+        """Whether something was noted about a tensor."""
+        return getattr(x, NOTE, (None,))[0] is self._mark
 
     def place_of(self, x: Tensor, features: int = 0) -> Place | None:
         """Where a tensor has its samples, as noted or else by its shape; None: it has none."""
-        if id(x) in self._constants or self.roots(x):
-            return None
-        whose, place = getattr(x, _PLACE, (None, None))
-        if whose is self._mark:
+        note = getattr(x, NOTE, None)
+        if note is not None and note[0] is self._mark:
+            place: Place | None = note[2]
             return place
+        if id(x) in self._constants or id(x) in self._numbers:
+            return None
         return self.samples.place_by_shape(x, features)
 
     def place(self, x: Any, features: int = 0) -> Place | None:

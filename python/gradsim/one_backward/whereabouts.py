@@ -49,7 +49,7 @@ def moved(
             return _indexed(args[1], place, result, size)
         return after_view(func, args, kwargs, x, place, number, size) or LOST
     if func in known.FIRST:
-        keep = known.FIRST[func](x, args, kwargs) if x is args[0] else 0
+        keep = known.FIRST[func](x, args, kwargs) if x is args[0] and len(places) == 1 else 0
         return _checked(place, result, size) if place.dim < keep else LOST
     if func is torch.einsum:
         return _einsum(args, places, result, size)
@@ -85,23 +85,35 @@ def _along(
     result: Tensor,
     size: int,
 ) -> Place:
-    position = known.ALONG[func]
-    named = [kwargs[name] for name in ("dim", "dims", "axis") if name in kwargs]
-    given = named[0] if named else args[position] if len(args) > position else None
-    if isinstance(given, Tensor):  # max(x, y), elementwise
+    dims = _dims(func, args, kwargs, x, result)
+    if dims is None:  # max(x, y), elementwise
         return _elementwise([(x, place)], result, size)
-    if given is None:
-        given = known.DEFAULTS.get(func.__name__)
-    if given is None or given == ():
-        return LOST
     if func is torch.stack:
-        at = given % result.dim()
-        return _checked(place._replace(dim=place.dim + (at <= place.dim)), result, size)
-    dims = {d % max(x.dim(), 1) for d in (given if isinstance(given, tuple | list) else [given])}
+        return _checked(place._replace(dim=place.dim + (min(dims) <= place.dim)), result, size)
     if place.dim in dims:
         return LOST
     shrunk = sum(d < place.dim for d in dims) if func in known.SHRINKING and result.dim() < x.dim() else 0
     return _checked(place._replace(dim=place.dim - shrunk), result, size)
+
+
+def _dims(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, result: Tensor) -> set[int] | None:
+    """The dimensions that a function works along; None: it takes a second tensor instead."""
+    position = known.ALONG[func]
+    named = [kwargs[name] for name in ("dim", "dims", "axis") if name in kwargs]
+    given = named[0] if named else args[position] if len(args) > position else None
+    if isinstance(given, Tensor):
+        return None
+    if given is None:
+        given = known.DEFAULTS.get(func.__name__)
+    rank = result.dim() if func is torch.stack else max(x.dim(), 1)
+    if given is None or given == ():
+        return set(range(rank))
+    return {d % rank for d in (given if isinstance(given, tuple | list) else [given])}
+
+
+def after_along(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, place: Place) -> bool:
+    """Whether a function works along the samples."""
+    return func in known.ALONG and place.dim in (_dims(func, args, kwargs, x, x) or ())
 
 
 def _einsum(args: tuple[Any, ...], places: list[tuple[Tensor, Place]], result: Tensor, size: int) -> Place:

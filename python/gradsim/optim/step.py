@@ -84,7 +84,7 @@ class SurgeryStep:
         weights = gradvac_weights(
             self._gramians(),
             self._target,
-            self._order(None),
+            self._order(),
             eps=EPS.get(dtype, 2.0**-23),
             corrections=self._corrections,
             **self._settings(),
@@ -124,24 +124,30 @@ class SurgeryStep:
     def _some(self, rows: Rows, parameters: list[int], places: Places, ks: list[int]) -> list[Tensor | None]:
         positions = self._plan.positions(parameters)
         groups = [positions[k] for k in ks]
+        at = self._index(ks)
         if self._surgery.monitor:
-            M = gramian(rows, groups)
-            update = self._summed(rows, parameters, places)
-        else:
-            target, corrections = self._target[ks], self._corrections[ks]
-            update, _, M = gradvac_(
-                rows,
-                target,
-                self._order(ks),
-                groups,
-                scale=self.scale,
-                corrections=corrections,
-                out=places,
-                **self._settings(),
-            )
-            self._target[ks], self._corrections[ks] = target, corrections
-        self._gramians()[ks] = M
+            self._gramians()[at] = gramian(rows, groups)
+            return self._summed(rows, parameters, places)
+        target, corrections = self._target[at], self._corrections[at]  # views of neighbours, copies of others
+        update, _, self._gramians()[at] = gradvac_(
+            rows,
+            target,
+            self._order()[at],
+            groups,
+            scale=self.scale,
+            corrections=corrections,
+            out=places,
+            **self._settings(),
+        )
+        if isinstance(at, Tensor):
+            self._target[at], self._corrections[at] = target, corrections
         return update
+
+    def _index(self, ks: list[int]) -> slice | Tensor:
+        """Groups as an index that nobody has to wait for."""
+        if ks == list(range(ks[0], ks[0] + len(ks))):
+            return slice(ks[0], ks[0] + len(ks))
+        return torch.tensor(ks).to(self._state.device, non_blocking=True)
 
     def _summed(self, rows: Rows, parameters: list[int], places: Places, ks: Sequence[int] = ()) -> list[Tensor | None]:
         weights = torch.full((1, len(rows)), self.scale, dtype=torch.float64, device=self._state.device)
@@ -159,14 +165,14 @@ class SurgeryStep:
             self._M = torch.zeros_like(self._target)
         return self._M
 
-    def _order(self, ks: list[int] | None) -> Tensor:
-        """The order in which tasks visit each other, as the fused step draws it for these groups."""
+    def _order(self) -> Tensor:
+        """The order in which tasks visit each other, as the fused step draws it."""
         if self._drawn is None:
             G, T = self._target.shape[:2]
             step = self._state.tensors["step"]
             random = self._surgery.order == "random"
             self._drawn = random_order(G, T, seed=self._surgery.seed, step=step) if random else self._plan.ascending
-        return self._drawn if ks is None else self._drawn[ks]
+        return self._drawn
 
 
 def _first(rows: Rows) -> list[Tensor]:

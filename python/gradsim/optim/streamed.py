@@ -94,7 +94,7 @@ class StreamedStep:
     def flush(self) -> None:
         """Correct the groups that are complete."""
         if self._waiting:
-            ks, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            ks, self._waiting, self._waiting_bytes = sorted(self._waiting), [], 0
             self._run(ks, [i for k in ks for i in self._layout.groups.members[k]])
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class StreamedStep:
         with self._surgery.timed(self._device, steps=0):
             tasks = torch.tensor(self._samples.present)
             dtype = next((self._layout.parameters[i].dtype for i in sorted(self._reached)), torch.float32)
-            weights = self.step.weigh(dtype)[:, tasks.to(self._device)]
+            weights = self.step.weigh(dtype)[:, tasks.to(self._device, non_blocking=True)]
             alone = len(self._present) == 1
             for i in sorted(self._reached):
                 k = self._group_of.get(i)

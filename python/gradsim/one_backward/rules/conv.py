@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsim.one_backward.follow import Arguments, Follow, Function, Keywords
+from gradsim.one_backward.follow import Arguments, Follow, Function, Keywords, autocast_dtype
 from gradsim.one_backward.rules.fallback import each_task
 
 _PLAIN = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -27,8 +27,8 @@ def conv(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     place = f.place(x, x.dim() - 1)
     if place is None:
         return f.plain(func, args, kwargs)
-    low = torch.is_autocast_enabled(x.device.type)
-    x = x.to(torch.get_autocast_dtype(x.device.type)) if low else x
+    dtype = autocast_dtype(x.device.type)
+    x = x if dtype is None else x.to(dtype)
     y = func(
         x, f.lowered(weight), f.without(bias), **{k: v for k, v in given.items() if transposed or k != "output_padding"}
     )

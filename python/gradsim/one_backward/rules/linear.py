@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradsim.one_backward.follow import Arguments, Follow, Function, Keywords
+from gradsim.one_backward.follow import Arguments, Follow, Function, Keywords, autocast_dtype
 from gradsim.one_backward.rules.elementwise import aligned
 from gradsim.one_backward.rules.fallback import each_task
 from gradsim.one_backward.samples import Place, Samples
@@ -44,9 +44,9 @@ def matmul(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any:
 
 
 def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, place: Place, *, transposed: bool) -> Tensor:
-    if torch.is_autocast_enabled(x.device.type):
-        # What autocast would do: the input is kept as small as the product reads it.
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    dtype = autocast_dtype(x.device.type)
+    if dtype is not None:
+        x = x.to(dtype)  # what autocast would do: the input is kept as small as the product reads it
     W = f.lowered(weight)
     y = F.linear(x, W.T if transposed else W, f.without(bias))
     targets = [t for t in (weight, bias) if t is not None and f.roots(t)]
