@@ -1,6 +1,6 @@
 """All task gradients out of one backward pass over one mixed batch."""
 
-from gradsim.one_backward.block import check_model, is_sequence_first, mixed
+from gradsim.one_backward.block import check_model, check_surroundings, is_sequence_first, mixed
 from gradsim.one_backward.collector import Collector, Sink
 from gradsim.one_backward.pool import Pool, Space
 from gradsim.one_backward.rows import TaskRows
@@ -18,6 +18,7 @@ __all__ = [
     "TaskScale",
     "check_model",
     "check_scale",
+    "check_surroundings",
     "is_sequence_first",
     "mixed",
 ]

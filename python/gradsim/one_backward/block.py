@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
 
 from gradsim.one_backward.collector import Collector, Sink, SpaceOf
 from gradsim.one_backward.follow import Follow
@@ -90,6 +91,16 @@ def _constants(model: nn.Module) -> list[Tensor]:
     """The tensors of a model: buffers, parameters, and what modules keep as plain attributes."""
     kept = [x for module in model.modules() for x in vars(module).values() if isinstance(x, Tensor)]
     return [*model.buffers(), *model.parameters(), *kept]
+
+
+def check_surroundings() -> None:
+    """Refuse a block inside a compiled function or inside another block, of another optimizer (RuntimeError)."""
+    if torch.compiler.is_compiling():
+        raise RuntimeError("mixed_batch cannot be compiled; compile the model or the loss, and leave the step as it is")
+    if any(isinstance(mode, Follow) for mode in _get_current_function_mode_stack()):
+        raise RuntimeError(
+            "mixed_batch was opened inside the mixed_batch of another optimizer; give one optimizer the parameters of both"
+        )
 
 
 def check_model(model: nn.Module) -> None:

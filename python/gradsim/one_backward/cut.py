@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradsim.one_backward.recorder import changed
-from gradsim.one_backward.whereabouts import LOST, Place
+from gradsim.one_backward.samples import Place
+from gradsim.one_backward.structures import changed
+from gradsim.one_backward.whereabouts import LOST
 
 
 class Cut:
@@ -44,8 +45,11 @@ class Cut:
             return {key: self.arguments(y, f"{path}.{key}" if path else str(key)) for key, y in x.items()}
         return changed(x, self._tensor, path)
 
-    def gradient(self, gradient: Tensor, shape: torch.Size) -> tuple[Tensor, bool]:
+    def gradient(self, gradient: Tensor, shape: torch.Size, place: Place | None) -> tuple[Tensor, bool]:
         """The gradient of an output, cut to that of an output of this shape; whether the output has samples.
+
+        Args:
+            place: where it has them, if that is known; else several rows of a sample lie side by side.
 
         Raises:
             ValueError: the shapes do not go together.
@@ -57,36 +61,38 @@ class Cut:
         if gradient.dim() == len(shape) and len(apart) == 1:
             d = apart[0]
             if gradient.shape[d] % self.size == 0 and gradient.shape[d] * n == shape[d] * self.size:
-                return self._taken(gradient, d), True
+                if place is None or place.dim != d:
+                    place = Place(d, 1, gradient.shape[d] // self.size)
+                return self._taken(gradient, place), True
         raise ValueError(
             f"an output is {list(gradient.shape)} for {self.size} samples and {list(shape)} for the {n} of the task"
         )
 
     def _is_one_each(self, x: list[Any] | tuple[Any, ...]) -> bool:
         if all(isinstance(y, Tensor) for y in x):
-            return all(self._dim_of(y) is None for y in x)
+            return all(self._place_of(y) is None for y in x)
         return all(isinstance(y, str | int | float) for y in x)
 
-    def _dim_of(self, x: Tensor) -> int | None:
+    def _place_of(self, x: Tensor) -> Place | None:
         if isinstance(x, nn.Parameter):
             return None
-        if id(x) in self._places:
-            place = self._places[id(x)]
-            return None if place is None or place == LOST else place[0]
+        if id(x) in self._places and self._places[id(x)] != LOST:
+            return self._places[id(x)]
         likely = [] if self._batch_dim is None else [self._batch_dim]
-        likely += [0, 1] if x.dim() and x.shape[0] > 1 else [0]  # [1, L] is one for all samples, such as positions
-        return next((d for d in likely if x.dim() > d and x.shape[d] == self.size), None)
+        likely += [0] if x.dim() == 2 and x.shape[0] == 1 else [0, 1]  # [1, L] is one for all, such as positions
+        return next((Place(d) for d in likely if x.dim() > d and x.shape[d] == self.size), None)
 
     def _tensor(self, x: Tensor, path: str) -> Tensor:
-        dim = self._dim_of(x)
-        if dim is None:
+        place = self._place_of(x)
+        if place is None:
             return x
-        self.dims[path] = dim
-        return self._taken(x, dim)
+        self.dims[path] = place.dim
+        return self._taken(x, place)
 
-    def _taken(self, x: Tensor, dim: int) -> Tensor:
+    def _taken(self, x: Tensor, place: Place) -> Tensor:
+        dim, front, each = place
         index = self.index.to(x.device)
-        if x.shape[dim] == self.size:
+        if front == each == 1:
             return x.index_select(dim, index)
-        each: Tensor = x.unflatten(dim, (self.size, -1))
-        return each.index_select(dim, index).flatten(dim, dim + 1)
+        parts: Tensor = x.unflatten(dim, (front, self.size, each))
+        return parts.index_select(dim + 1, index).flatten(dim, dim + 2)

@@ -25,7 +25,7 @@ from gradsim.one_backward.reach import reachable_uses
 from gradsim.one_backward.samples import Place
 from gradsim.one_backward.tracked import Tracked, tensors_in
 from gradsim.one_backward.uses import RowsOf, TotalsOf, Use, per_sample, per_task
-from gradsim.one_backward.whereabouts import LOST, UNKNOWN, after_along, keeps_samples, moved, remember_range
+from gradsim.one_backward.whereabouts import LOST, UNKNOWN, after_along, moved, remember_range, written_place
 
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -94,8 +94,10 @@ class Follow(Tracked, TorchFunctionMode):
             return
         remember_range(func, args, kwargs, result)
         # What needs a gradient decides: a mask or an index beside it does not move the samples.
-        counted = [x for x in inputs if x.requires_grad and not self.is_constant(x)] or inputs
-        constant = counted is inputs and all(self.is_constant(x) for x in inputs)
+        counted = inputs
+        if func not in MULTIPLYING:
+            counted = [x for x in inputs if x.requires_grad and not self.is_constant(x)] or inputs
+        constant = all(self.is_constant(x) or self.roots(x) for x in counted)
         for number, x in enumerate((result,) if isinstance(result, Tensor) else result):
             if not isinstance(x, Tensor):
                 continue
@@ -110,6 +112,8 @@ class Follow(Tracked, TorchFunctionMode):
                     self._refuse_coupling(func, args, kwargs, counted, x)
             if place != UNKNOWN and (place == LOST or self.noted(x) or not any(x is y for y in inputs)):
                 self.put(x, place)
+                if place == LOST and x._base is not None and is_in_place(func):
+                    self.put(x._base, LOST)
 
     def _repeated(self, x: Tensor, result: Tensor) -> Place | None:
         """Positions that are expanded to the samples: where they were, if that can be told."""
@@ -119,31 +123,42 @@ class Follow(Tracked, TorchFunctionMode):
         return Place(dims[0]) if len(dims) == 1 else None
 
     def _written(self, args: Arguments) -> None:
-        """x[index] = value: with an index over the samples, nobody knows in which order they are afterwards."""
+        """x[index] = value: where its index or value has the samples elsewhere, x loses them."""
         x, index, value = args
-        place = self.place_of(x)
-        if place is None:
-            if isinstance(value, Tensor) and self.place_of(value) is not None:
-                self.put(x, LOST)
-        elif place == LOST or not keeps_samples(index, place.dim, x.dim()):
-            self.put(x, LOST)
+        place, written = self.place_of(x), self.place_of(value) if isinstance(value, Tensor) else None
+        if place is None and written is None:
+            return
+        into = LOST if place in (None, LOST) else written_place(x, index, place, self.samples.size)
+        fits = into != LOST
+        if fits and written is not None and isinstance(value, Tensor):
+            # aligned at the last dimension, as an assignment broadcasts
+            fits = into is not None and written == into._replace(dim=into.dim + value.dim())
+        if not fits:
+            for y in (x,) if x._base is None else (x, x._base):
+                self.put(y, LOST)
+            if isinstance(value, Tensor) and value.requires_grad and written == LOST and place not in (None, LOST):
+                self._raise_coupling(Tensor.__setitem__, [x, value])
 
     def _refuse_coupling(
         self, func: Function, args: Arguments, kwargs: Keywords, inputs: Sequence[Tensor], result: Tensor
     ) -> None:
         """A result without samples is fine (a loss); one that mixes samples, or them and such a result, is not."""
-        places = [(x, place) for x in inputs if x.requires_grad and (place := self.place_of(x)) is not None]
+        counted = inputs if func in MULTIPLYING else [x for x in inputs if x.requires_grad]
+        places = [(x, place) for x in counted if (place := self.place_of(x)) is not None]
         held = [(x, place) for x, place in places if place != LOST]
         lost = any(place == LOST and (x.dim() or func not in ADDING) for x, place in places)
         several = len({place for _, place in held}) > 1 and func not in VIEWS
         product = len(held) > 1 and func in MULTIPLYING and result.dim() > 0
         along = func in COUPLING and len(held) == 1 and after_along(func, args, kwargs, *held[0])
         if (held and lost) or several or product or along:
-            raise RuntimeError(
-                f"mixed_batch cannot split what couples the samples: {name_of(func)} got the shapes "
-                f"{[list(x.shape) for x in inputs]}, and its result depends on several samples (statistics over the "
-                "batch, in-batch negatives?); use one task() block per task"
-            )
+            self._raise_coupling(func, inputs)
+
+    def _raise_coupling(self, func: Function, inputs: Sequence[Tensor]) -> NoReturn:
+        raise RuntimeError(
+            f"mixed_batch cannot split what couples the samples: {name_of(func)} got the shapes "
+            f"{[list(x.shape) for x in inputs]}, and its result depends on several samples (statistics over the "
+            "batch, in-batch negatives?); use one task() block per task"
+        )
 
     def _backward_of(
         self,
@@ -204,6 +219,8 @@ class Follow(Tracked, TorchFunctionMode):
         for x in tensors_in((result,), {}):
             if x.requires_grad and not self.is_parameter(x):
                 self.derive(x, roots)
+            else:
+                self.put(x, None)  # its value, without its gradient
         return result
 
     def tap(

@@ -35,7 +35,8 @@ SHRINKING: dict[Function, int] = {
     **dict.fromkeys(
         named(torch, Tensor, names="sum mean logsumexp var std max min amax amin argmax argmin prod any"), 1
     ),
-    **dict.fromkeys(named(torch, Tensor, names="all median nanmean nansum count_nonzero"), 1),
+    **dict.fromkeys(named(torch, Tensor, names="all median nanmean nansum count_nonzero std_mean var_mean"), 1),
+    **dict.fromkeys(named(torch.linalg, names="norm vector_norm"), 2),
     **dict.fromkeys(named(torch, Tensor, F, names="norm kthvalue cosine_similarity quantile"), 2),
 }
 # Functions along a dimension that stays, likewise.
@@ -43,9 +44,7 @@ STAYING: dict[Function, int] = {
     **dict.fromkeys(named(torch, Tensor, F, names="softmax log_softmax softmin cumsum cumprod cummax logcumsumexp"), 1),
     **dict.fromkeys(named(torch, Tensor, F, names="sort argsort msort index_select gather index_add index_copy"), 1),
     **dict.fromkeys(named(torch, Tensor, F, names="index_fill scatter scatter_add cat concat concatenate glu flip"), 1),
-    **dict.fromkeys(
-        named(torch, Tensor, F, names="topk normalize take_along_dim renorm roll repeat_interleave diff"), 2
-    ),
+    **dict.fromkeys(named(torch, Tensor, F, names="topk normalize take_along_dim roll repeat_interleave diff"), 2),
     **dict.fromkeys(named(torch, names="stack"), 1),
 }
 ALONG = {**SHRINKING, **STAYING}
@@ -55,7 +54,13 @@ DEFAULTS = {
     "argsort": -1, "msort": 0, "topk": -1, "kthvalue": -1, "glu": -1, "diff": -1,
 }  # fmt: skip
 PRODUCTS = set(named(torch, Tensor, names="matmul __matmul__ mm bmm mv"))
-ATTENDING = {F.scaled_dot_product_attention, torch.baddbmm, Tensor.baddbmm}  # the last two dimensions are mixed
+REPEATING = set(named(Tensor, names="repeat"))
+ATTENDING = {
+    F.scaled_dot_product_attention,
+    torch.baddbmm,
+    Tensor.baddbmm,
+    torch.cdist,
+}  # the last two dimensions are mixed
 # Of two tensors with samples they make one of all pairs of samples, or sum over them.
 MULTIPLYING = {*PRODUCTS, *ATTENDING, torch.einsum, F.linear, F.cosine_similarity, torch.cosine_similarity, torch.cdist}
 COUPLING = set(named(torch, Tensor, F, names="softmax log_softmax softmin cumsum cumprod logcumsumexp normalize"))
@@ -95,7 +100,10 @@ FIRST: dict[Function, Callable[[Tensor, tuple[Any, ...], dict[str, Any]], int]] 
     **dict.fromkeys(named(F, torch, names="layer_norm rms_norm"), _not_normalized),
     F.linear: _all_but_last,
     F.pad: _not_padded,
-    **dict.fromkeys(named(F, torch, names="embedding one_hot"), _every),
+    **dict.fromkeys(named(F, torch, names="embedding one_hot view_as_real"), _every),
+    **dict.fromkeys(named(torch, names="view_as_complex"), _all_but_last),
+    # losses with reduction="none"
+    **dict.fromkeys(named(F, names="cross_entropy nll_loss"), _all_but_first),
 }
 
 _POINTWISE = {
@@ -106,7 +114,9 @@ _POINTWISE = {
     *named(F, torch, names="softsign tanhshrink logsigmoid threshold softshrink hardshrink prelu tril triu"),
     *named(Tensor, names="clone detach contiguous to float half bfloat16 double long int bool type type_as cpu cuda"),
     *named(Tensor, names="requires_grad_ detach_ data_ptr tril triu copy_ masked_fill_ fill_ zero_ clamp_ bernoulli_"),
-    *named(torch, names="zeros_like ones_like empty_like full_like rand_like randn_like clone detach"),
+    *named(F, names="mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy poisson_nll_loss"),
+    *named(F, names="binary_cross_entropy_with_logits soft_margin_loss"),  # with reduction="none"
+    *named(torch, names="isin zeros_like ones_like empty_like full_like rand_like randn_like clone detach"),
     Tensor.data.__get__,  # type: ignore[attr-defined]
     Tensor.real.__get__,  # type: ignore[attr-defined]
 }

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import random
-import sys
-from collections.abc import Callable, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -17,9 +12,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from gradsim.one_backward.follow import Follow
 from gradsim.one_backward.samples import Place
-from gradsim.one_backward.tracked import NOTE
-
-Change = Callable[[Tensor, str], Any]
+from gradsim.one_backward.structures import changed
+from gradsim.one_backward.undisturbed import alike, random_states
 
 
 class Call:
@@ -31,6 +25,7 @@ class Call:
         places: by the id of an argument that was computed in the block, where it has its samples.
         is_random: whether random numbers were drawn.
         gradients: for the path of an output (such as `.loss` or `[0]`) the gradient that reached it from outside.
+        output_places: for the path of an output where it has its samples, if the block knew.
     """
 
     def __init__(self, device: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -39,6 +34,7 @@ class Call:
         self.places = _places(args, kwargs)
         self.is_random = False
         self.gradients: dict[str, Tensor] = {}
+        self.output_places: dict[str, Place] = {}
 
     def detach(self) -> None:
         """Cut off the arguments from the graph behind them, whose gradient is that of other calls."""
@@ -131,13 +127,14 @@ class Recorder:
         if self._depth:
             return None
         call = self._calls[-1]
-        call.is_random = not _alike(self._states, random_states(self._devices))
+        call.is_random = not alike(self._states, random_states(self._devices))
         seen: dict[int, Tensor] = {}
 
         def watched(y: Tensor, path: str) -> Tensor:
             if not y.requires_grad or not torch.is_grad_enabled():
                 return y
             if id(y) not in seen:
+                call.output_places.update((path, place) for place in _places((y,), {}).values() if place is not None)
                 # A copy: the hook on it sees what comes from outside, not what a loss inside the model sends to logits.
                 seen[id(y)] = y.clone()
                 with torch._C.DisableTorchFunction():
@@ -145,35 +142,6 @@ class Recorder:
             return seen[id(y)]
 
         return changed(output, watched)
-
-
-def changed(x: Any, change: Change, path: str = "") -> Any:
-    """The same structure with every tensor in it changed: lists, tuples, dicts and their kin, dataclasses.
-
-    Args:
-        change: gets the tensor and its path.
-    """
-    if isinstance(x, Tensor):
-        return change(x, path)
-    if isinstance(x, list | tuple):
-        each = [changed(y, change, f"{path}[{i}]") for i, y in enumerate(x)]
-        if all(new is old for new, old in zip(each, x, strict=True)):
-            return x
-        return type(x)(*each) if hasattr(x, "_fields") else type(x)(each)
-    if isinstance(x, MutableMapping):
-        fields = {key: changed(y, change, f"{path}.{key}") for key, y in x.items()}
-        if all(new is x[key] for key, new in fields.items()):
-            return x
-        copied = copy.copy(x)
-        for key, new in fields.items():  # update() is forbidden in the outputs of transformers
-            copied[key] = new
-        return copied
-    if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        same = copy.copy(x)
-        for f in dataclasses.fields(x):
-            object.__setattr__(same, f.name, changed(getattr(x, f.name), change, f"{path}.{f.name}"))
-        return same
-    return x
 
 
 def _active() -> list[Follow]:
@@ -184,24 +152,10 @@ def _places(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Place | 
     places: dict[int, Place | None] = {}
 
     def note(x: Tensor, path: str) -> Tensor:
-        whose, _, place = getattr(x, NOTE, (None, (), None))
-        if any(whose is follow._mark for follow in _active()):
-            places[id(x)] = place
+        for follow in _active():
+            if follow.noted(x):
+                places[id(x)] = follow.place_of(x)
         return x
 
     changed((args, kwargs), note)
     return places
-
-
-def random_states(devices: list[torch.device]) -> list[Any]:
-    """Of every generator that a model may draw from: torch's, Python's, numpy's."""
-    states: list[Any] = [torch.get_rng_state(), random.getstate()]
-    states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
-    if "numpy" in sys.modules:
-        _, key, *place = sys.modules["numpy"].random.get_state()
-        states.append((key.tolist(), place))
-    return states
-
-
-def _alike(before: list[Any], after: list[Any]) -> bool:
-    return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(before, after, strict=True))

@@ -62,15 +62,21 @@ class Samples:
             return None
         if lead[0] == self.size:
             if self.sequence_first and len(lead) > 1 and lead[1] == self.size:
-                raise ValueError(
-                    f"a tensor of the shape {list(x.shape)} could have its {self.size} samples in the first or in the "
-                    "second dimension; say which with mixed_batch(..., batch_dim=)"
-                )
+                self._refuse_unclear(x)
             self._learn(x.shape)
             return Place(0)
         if lead[0] % self.size == 0 and lead[0] // self.size in self._lengths:
             return Place(0, 1, lead[0] // self.size)
-        return Place(1) if len(lead) > 1 and lead[0] != 1 and lead[1] == self.size else None
+        second = len(lead) > 1 and lead[0] != 1 and lead[1] == self.size
+        if second and not self.sequence_first and lead[0] % self.size == 0:
+            self._refuse_unclear(x)
+        return Place(1) if second else None
+
+    def _refuse_unclear(self, x: Tensor) -> None:
+        raise ValueError(
+            f"a tensor of the shape {list(x.shape)} could have its {self.size} samples in the first or in the second "
+            "dimension; say which with mixed_batch(..., batch_dim=)"
+        )
 
     def _learn(self, shape: torch.Size) -> None:
         if shape not in self._shapes:

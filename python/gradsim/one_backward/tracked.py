@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,9 +13,7 @@ from gradsim.one_backward.collector import Collector
 from gradsim.one_backward.samples import Place
 from gradsim.one_backward.whereabouts import LOST
 
-# On a tensor computed in a block: (whose note it is, the followed parameters it was computed from without samples,
-# where it has its samples or None for nowhere). It lives as long as the tensor.
-NOTE = "_gradsim_note"
+_BLOCKS = itertools.count()
 
 
 class Tracked:
@@ -30,8 +29,13 @@ class Tracked:
         left = set(skipped)
         parameters = list(enumerate(collector.parameters))
         self._numbers = {id(p): i for i, p in parameters if p.requires_grad and i not in left}
-        self._constants = {id(x) for x in (*constants, *(p for _, p in parameters))} - self._numbers.keys()
-        self._mark = object()
+        kept = {id(x): x for x in (*constants, *(p for _, p in parameters))}
+        self._constants = {
+            key: x for key, x in kept.items() if key not in self._numbers
+        }  # held, so that ids stay theirs
+        # On a tensor computed in the block, under a name of its own for each block: the followed parameters that it was
+        # computed from without samples, and where it has its samples (None: nowhere).
+        self._note = f"_gradsim_note_{next(_BLOCKS)}"
 
     def is_parameter(self, x: Tensor) -> bool:
         """Whether a tensor is a followed parameter itself."""
@@ -42,31 +46,31 @@ class Tracked:
         number = self._numbers.get(id(x))
         if number is not None:
             return (number,)
-        note = getattr(x, NOTE, None)
-        return note[1] if note is not None and note[0] is self._mark else ()
+        note: tuple[tuple[int, ...], Place | None] | None = getattr(x, self._note, None)
+        return note[0] if note is not None else ()
 
     def any_followed(self, tensors: Iterable[Tensor]) -> bool:
         """Whether one of them is a followed parameter, or was computed from some without samples."""
         for x in tensors:
             if id(x) in self._numbers:
                 return True
-            note = getattr(x, NOTE, None)
-            if note is not None and note[1] and note[0] is self._mark:
+            note = getattr(x, self._note, None)
+            if note is not None and note[0]:
                 return True
         return False
 
     def derive(self, x: Tensor, roots: Iterable[int]) -> None:
         """Note that a tensor was computed from these parameters without samples."""
-        setattr(x, NOTE, (self._mark, tuple(sorted(roots)), None))
+        setattr(x, self._note, (tuple(sorted(roots)), None))
 
     def is_constant(self, x: Tensor) -> bool:
         """Whether a tensor is known to have no samples, and not to come from a followed parameter."""
-        return id(x) in self._constants or getattr(x, NOTE, None) == (self._mark, (), None)
+        return id(x) in self._constants or getattr(x, self._note, None) == ((), None)
 
     def put(self, x: Tensor, place: Place | None) -> None:
         """Note where a tensor has its samples; None: it has none."""
         if id(x) not in self._constants and id(x) not in self._numbers:
-            setattr(x, NOTE, (self._mark, (), place))
+            setattr(x, self._note, ((), place))
 
     def located(self, x: Tensor, place: Place) -> Tensor:
         """Note that a result has its samples there."""
@@ -76,14 +80,13 @@ class Tracked:
 
     def noted(self, x: Tensor) -> bool:
         """Whether something was noted about a tensor."""
-        return getattr(x, NOTE, (None,))[0] is self._mark
+        return hasattr(x, self._note)
 
     def place_of(self, x: Tensor, features: int = 0) -> Place | None:
         """Where a tensor has its samples, as noted or else by its shape; None: it has none."""
-        note = getattr(x, NOTE, None)
-        if note is not None and note[0] is self._mark:
-            place: Place | None = note[2]
-            return place
+        note: tuple[tuple[int, ...], Place | None] | None = getattr(x, self._note, None)
+        if note is not None:
+            return note[1]
         if id(x) in self._constants or id(x) in self._numbers:
             return None
         return self.samples.place_by_shape(x, features)

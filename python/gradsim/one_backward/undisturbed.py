@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,3 +59,18 @@ def undisturbed(model: nn.Module, parameters: Sequence[Tensor], evaluate: bool) 
         random.setstate(states)
         if numpy is not None:
             numpy.set_state(numpy_states)
+
+
+def random_states(devices: list[torch.device]) -> list[Any]:
+    """Of every generator that a model may draw from: torch's, Python's, numpy's."""
+    states: list[Any] = [torch.get_rng_state(), random.getstate()]
+    states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
+    if "numpy" in sys.modules:
+        _, key, *place = sys.modules["numpy"].random.get_state()
+        states.append((key.tolist(), place))
+    return states
+
+
+def alike(before: list[Any], after: list[Any]) -> bool:
+    """Whether nothing was drawn between two `random_states`."""
+    return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(before, after, strict=True))

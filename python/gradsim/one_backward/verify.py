@@ -126,7 +126,7 @@ def _separate(
         for call in calls:
             outputs = call.run(model, cut.arguments(call.args), cut.arguments(call.kwargs))
             for path, y in outputs.items():
-                go, has_samples = cut.gradient(call.gradients[path], y.shape)
+                go, has_samples = cut.gradient(call.gradients[path], y.shape, call.output_places.get(path))
                 (fixed if has_samples else free).append((y, go))
     except torch.OutOfMemoryError:
         raise

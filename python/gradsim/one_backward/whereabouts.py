@@ -16,8 +16,8 @@ from gradsim.one_backward import functions as known
 from gradsim.one_backward.samples import Place
 from gradsim.one_backward.strides import after_view
 
-LOST = Place(-1)
-UNKNOWN = Place(-2)  # nothing was noted: its shape must tell
+LOST = Place(-1, 0, 0)
+UNKNOWN = Place(-2, 0, 0)  # nothing was noted: its shape must tell
 Function = Callable[..., Any]
 PlaceOf = Callable[[Tensor], "Place | None"]
 
@@ -53,6 +53,8 @@ def moved(
         return _checked(place, result, size) if place.dim < keep else LOST
     if func is torch.einsum:
         return _einsum(args, places, result, size)
+    if func in known.REPEATING:
+        return _repeated(args, place, result, size)
     if func in known.PRODUCTS:
         return _product(args, place_of, result, size)
     if func in known.ALONG and len({place for _, place in places}) == 1:
@@ -101,6 +103,8 @@ def _dims(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tens
     position = known.ALONG[func]
     named = [kwargs[name] for name in ("dim", "dims", "axis") if name in kwargs]
     given = named[0] if named else args[position] if len(args) > position else None
+    if func is Tensor.flip and len(args) > 2:
+        given = args[1:]
     if isinstance(given, Tensor):
         return None
     if given is None:
@@ -116,19 +120,33 @@ def after_along(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], x
     return func in known.ALONG and place.dim in (_dims(func, args, kwargs, x, x) or ())
 
 
+def _repeated(args: tuple[Any, ...], place: Place, result: Tensor, size: int) -> Place:
+    """x.repeat(sizes): once where the samples are."""
+    sizes = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+    new = result.dim() - args[0].dim()
+    at = place.dim + new - (result.dim() - len(sizes))
+    return _checked(place._replace(dim=place.dim + new), result, size) if at < 0 or sizes[at] == 1 else LOST
+
+
 def _einsum(args: tuple[Any, ...], places: list[tuple[Tensor, Place]], result: Tensor, size: int) -> Place:
-    if not isinstance(args[0], str) or "." in args[0] or "->" not in args[0]:
+    if not isinstance(args[0], str) or "->" not in args[0]:
         return LOST
     operands = args[1] if isinstance(args[1], list | tuple) else args[1:]
     terms, out = args[0].replace(" ", "").split("->")
+    if "..." in terms:
+        covered = [x.dim() - len(term.replace("...", "")) for term, x in zip(terms.split(","), operands, strict=True)]
+        most = max(n for n, term in zip(covered, terms.split(","), strict=True) if "..." in term)
+        stands_for = "".join(chr(0x100 + d) for d in range(most))  # aligned at the last of them
+        each = [t.replace("...", stands_for[most - n :]) for t, n in zip(terms.split(","), covered, strict=True)]
+        terms, out = ",".join(each), out.replace("...", stands_for)
     letters = {
         (term[place.dim], place.front, place.each)
         for term, operand in zip(terms.split(","), operands, strict=True)
         for x, place in places
         if x is operand
     }
-    letter, front, each = letters.pop()
-    return LOST if letters else _checked(Place(out.find(letter), front, each), result, size)
+    letter, front, k = letters.pop()
+    return LOST if letters else _checked(Place(out.find(letter), front, k), result, size)
 
 
 def _product(args: tuple[Any, ...], place_of: PlaceOf, result: Tensor, size: int) -> Place:
@@ -154,42 +172,53 @@ def _indexed(index: Any, place: Place, result: Tensor, size: int) -> Place:
     if place != Place(0) or not isinstance(index, tuple):
         return LOST
     if isinstance(index[0], slice):
-        return _checked(Place(0), result, size) if index[0] == slice(None) else LOST
+        at = [d for d, i in enumerate(index) if isinstance(i, Tensor | list)]
+        together = at == list(range(at[0], at[0] + len(at)))  # else their dimension comes first
+        return _checked(Place(0), result, size) if index[0] == slice(None) and together else LOST
     whole = range_dim(index[0], size)
     if whole is None or any(isinstance(i, slice) for i in index[:-1]):
         return LOST
     return _checked(Place(max(i.dim() for i in index if isinstance(i, Tensor)) + whole), result, size)
 
 
-def keeps_samples(index: Any, dim: int, rank: int) -> bool:
-    """Whether an index of a write takes all of this dimension of a tensor of this rank, in order."""
-    each = list(index) if isinstance(index, tuple) else [index]
-    if any(i is None for i in each):
-        return False
-    if isinstance(each[0], Tensor) and each[0].dtype == torch.bool:
-        return len(each) == 1 and each[0].dim() > dim  # a mask of its own for each sample
-    if Ellipsis in [i for i in each if not isinstance(i, Tensor)]:
-        at = next(d for d, i in enumerate(each) if i is Ellipsis)
-        each[at : at + 1] = [slice(None)] * (rank - len(each) + 1)
-    return len(each) <= dim or (isinstance(each[dim], slice) and each[dim] == slice(None))
+def written_place(x: Tensor, index: Any, place: Place, size: int) -> Place | None:
+    """Where x[index], which is written to, has the samples, counted from the end; None: no value may have them."""
+    if _is_advanced(index):
+        mask = index[0] if isinstance(index, tuple) else index
+        whole = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() > place.dim
+        if whole and not isinstance(index, tuple):
+            return None  # a mask of its own for each sample
+        if not isinstance(index, tuple) or place.dim or not isinstance(index[0], slice) or index[0] != slice(None):
+            return LOST
+    view = x[index] if _is_advanced(index) else None
+    found = (
+        _indexed(index, place, view, size)
+        if view is not None
+        else after_view(Tensor.__getitem__, (x, index), {}, x, place, 0, size) or LOST
+    )
+    if found == LOST:
+        return LOST
+    rank = view.dim() if view is not None else torch.empty(x.shape, device="meta")[index].dim()
+    return found._replace(dim=found.dim - rank)
 
 
-_RANGE = "_gradsim_range"  # on a tensor that holds 0, 1, ..., n - 1: n
+_RANGE = "_gradsim_range"  # on a tensor that holds 0, 1, ..., n - 1: n, and its version then
 
 
 def remember_range(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """torch.arange(n), and what is nothing but another view of it."""
     if func is torch.arange:
-        if len(args) == 1 and not kwargs.keys() & {"start", "step", "end"}:
-            setattr(result, _RANGE, args[0])
+        if (len(args) == 1 or (len(args) == 2 and args[0] == 0)) and not kwargs.keys() & {"start", "step", "end"}:
+            setattr(result, _RANGE, (args[-1], result._version))
     elif func in known.VIEWS and isinstance(result, Tensor) and isinstance(args[0], Tensor):
-        n = getattr(args[0], _RANGE, None)
-        if n is not None and result.numel() == n:
-            setattr(result, _RANGE, n)
+        n, version = getattr(args[0], _RANGE, (None, 0))
+        advanced = func is Tensor.__getitem__ and _is_advanced(args[1])
+        if n is not None and version == args[0]._version and result.numel() == n and not advanced:
+            setattr(result, _RANGE, (n, result._version))
 
 
 def range_dim(x: Any, size: int) -> int | None:
     """The dimension, counted from the end, along which a tensor holds the numbers of all samples."""
-    if not isinstance(x, Tensor) or getattr(x, _RANGE, None) != size or x.numel() != size:
+    if not isinstance(x, Tensor) or getattr(x, _RANGE, None) != (size, x._version) or x.numel() != size:
         return None
     return next((d - x.dim() for d, n in enumerate(x.shape) if n == size), None)

@@ -8,7 +8,17 @@ from contextlib import contextmanager, nullcontext
 from torch import Tensor, nn
 
 from gradsim.gradients.buffer import GradientBuffer
-from gradsim.one_backward import Pool, Samples, Scale, TaskScale, check_model, check_scale, is_sequence_first, mixed
+from gradsim.one_backward import (
+    Pool,
+    Samples,
+    Scale,
+    TaskScale,
+    check_model,
+    check_scale,
+    check_surroundings,
+    is_sequence_first,
+    mixed,
+)
 from gradsim.one_backward.verify import check, recorder_for
 from gradsim.optim import arguments
 from gradsim.optim.delegate import DelegatingOptimizer
@@ -73,6 +83,7 @@ class MixedBatches(DelegatingOptimizer):
         recorder = recorder_for(self._model, self._verified) if verify else None
         samples = Samples(arguments.task_ids(task_ids, self.tasks), arguments.dimension(batch_dim))
         check_scale(task_scale, self.tasks)
+        check_surroundings()
         if self._open is not None:
             raise RuntimeError(f"mixed_batch() was opened inside {self._open}; close that first")
         stream = last and self.buffer.storage == "autograd"

@@ -45,7 +45,11 @@ def aligned(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any
         return f.plain(func, args, kwargs)
     rank = max(x.dim() for x in tensors)
     stacked = all(place.dim < x.dim() - 2 for x, place in places)
-    if stacked and rank - 2 > max(rank - x.dim() + place.dim for x, place in places):
+    if (
+        stacked
+        and all(x.dim() > 1 for x in tensors)
+        and rank - 2 > max(rank - x.dim() + place.dim for x, place in places)
+    ):
         return elementwise(f, func, args, kwargs)
     return each_task(f, func, args, kwargs)
 

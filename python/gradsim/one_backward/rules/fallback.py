@@ -25,7 +25,7 @@ def each_task(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> A
     places = {id(x): place for x in tensors_in(args, kwargs) if (place := f.place(x)) is not None}
     if not places:
         return f.plain(func, args, kwargs)
-    if is_in_place(func) or "out" in kwargs:
+    if is_in_place(func) or kwargs.get("out") is not None:
         f.refuse(func, args, kwargs, "a place to write its result to")
     if any(place.front != 1 for place in places.values()):
         f.refuse(func, args, kwargs, "samples in several blocks")
@@ -112,8 +112,7 @@ def recurrent(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> A
     if isinstance(args[1], Tensor) and args[1].dtype == torch.int64:
         f.refuse(func, args, kwargs, "a PackedSequence, which holds the samples of all tasks interleaved; pad instead")
     x, place = args[0], Place(0 if args[-1] is True else 1)
-    noted = f.place(x)
-    if x.dim() != 3 or x.shape[place.dim] != f.samples.size or (noted is not None and noted != place):
+    if x.dim() != 3 or x.shape[place.dim] != f.samples.size or (f.noted(x) and f.place(x) != place):
         f.refuse(func, args, kwargs, f"an input of the shape {list(x.shape)} for {f.samples.size} samples")
     states = [args[1]] if isinstance(args[1], Tensor) else list(args[1])
     results = run_each(f, func, args, kwargs, {id(x): place, **{id(h): Place(1) for h in states}})

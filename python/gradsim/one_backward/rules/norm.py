@@ -28,7 +28,6 @@ def layer_norm(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> 
 def rms_norm(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """F.rms_norm(x, normalized_shape, weight, eps)."""
     x, shape, weight, eps = _bound(("input", "normalized_shape", "weight", "eps"), args, kwargs)
-    eps = torch.finfo(x.dtype).eps if eps is None else eps  # here: what is kept must not keep the input
     place = f.place(x, len(shape))
     if place is None:
         return f.plain(func, args, kwargs)
