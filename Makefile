@@ -35,7 +35,7 @@ help:
 	@echo "make demo      measure, group and train 36 languages; leaves demo-out/"
 	@echo "make test      everything that must never break; at most 15 minutes on two cores"
 	@echo "make test-all  the same and the long matrices"
-	@echo "make bench     bytes, time, share of the roofline, ratio to PyTorch and TorchJD"
+	@echo "make bench     the kernels against the roofline, PyTorch and TorchJD; one backward against plain training"
 	@echo "make lint      ruff, mypy --strict, clang-format"
 	@echo "make build     the environment and the native library, nothing more"
 	@echo "make clean     remove what was built; make distclean: $(VENV) too"

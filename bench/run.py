@@ -1,6 +1,7 @@
-"""Runs the benchmarks and prints their table: `python bench/run.py [--quick] [-k EXPRESSION] [--json PATH] [--keep]`.
+"""Runs the benchmarks and prints their tables: `python bench/run.py [--quick] [--only PART] [-k EXPRESSION] [--keep]`.
 
-The table and the JSON are left in bench/results as cpu-latest.{md,json}, which git ignores.
+First the kernels, then whole training steps with one backward. The tables and the JSON are left in bench/results as
+cpu-latest.{md,json} and one-backward-cpu-latest.{md,json}, which git ignores.
 """
 
 from __future__ import annotations
@@ -18,17 +19,27 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def main() -> int:
-    """Run, write, print; the exit status of pytest, which is not 0 where a result was wrong."""
+    """Run, write, print; an exit status that is not 0 where a result was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, less than a minute; too few for a record")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a minute or so; too few for a record")
+    parser.add_argument("--only", choices=["kernels", "one-backward"], help="one of the two parts")
     parser.add_argument(
-        "-k", metavar="EXPRESSION", help="only these cells, as pytest selects: -k 'gramian and not fp32'"
+        "-k", metavar="EXPRESSION", help="only these cells of the kernels, as pytest selects: -k 'gramian and not fp32'"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="also leave the JSON of pytest-benchmark here")
     parser.add_argument("--keep", action="store_true", help="also keep as bench/results/cpu-<date>-<processor>.*")
     options = parser.parse_args()
-
     RESULTS.mkdir(exist_ok=True)
+    status = 0
+    if options.only != "one-backward":
+        status = kernels(options)
+    if options.only == "one-backward" or (options.only is None and options.k is None):
+        status = one_backward(options) or status
+    return status
+
+
+def kernels(options: argparse.Namespace) -> int:
+    """The cells of pytest-benchmark; the exit status of pytest."""
     latest = RESULTS / "cpu-latest.json"
     for old in (latest, latest.with_suffix(".md")):
         old.unlink(missing_ok=True)
@@ -52,6 +63,25 @@ def main() -> int:
         shutil.copy(latest.with_suffix(".md"), kept.with_suffix(".md"))
         print(f"kept as {kept.relative_to(ROOT)} and {kept.with_suffix('.md').name}")
     return status
+
+
+def one_backward(options: argparse.Namespace) -> int:
+    """Whole training steps; an exit status that is not 0 where a gradient was wrong."""
+    latest = RESULTS / "one-backward-cpu-latest.json"
+    for old in (latest, latest.with_suffix(".md")):
+        old.unlink(missing_ok=True)
+    command = [sys.executable, "bench/one_backward.py", "--json", str(latest)] + ["--quick"] * options.quick
+    done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return done.returncode
+    latest.with_suffix(".md").write_text(done.stdout)
+    print("\n" + done.stdout)
+    if options.keep:
+        kept = RESULTS / f"one-backward-cpu-{json.loads(latest.read_text())['date']}.json"
+        shutil.copy(latest, kept)
+        shutil.copy(latest.with_suffix(".md"), kept.with_suffix(".md"))
+        print(f"kept as {kept.relative_to(ROOT)} and {kept.with_suffix('.md').name}")
+    return 0
 
 
 def _name(results: dict[str, dict[str, str]]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from bench.gpu.cells import LARGE, Cell
 from bench.gpu.context import GPU_BACKENDS
 from bench.gpu.records import FAIL, NOT_RUN, PASS, Record, line
+from bench.one_backward_names import JUDGED, MANY, PLAIN
+from bench.one_backward_time import ratios
 
 STEP = "goals"
 COPY_SHARE = 0.90  # Gramian and combine, T = 4 to 32, N = 1e8
@@ -14,12 +17,18 @@ FUSED = {200: 1.2, 800: 1.4}  # groups of 16 MB and of 4 MB -> how many times as
 WEIGHTS_SECONDS = 20e-6
 LAUNCHES = 4
 TIMES = {"naive": 100.0, "torchjd": 50.0}
+ONE_BACKWARD, ONE_BACKWARD_MEMORY, ONE_BACKWARD_TOKENS = (
+    1.15,
+    1.3,
+    8_192,
+)  # times plain training, from so many tokens on
 RIVALS = {"naive": "the naive loop layer by layer", "torchjd": "TorchJD layer by layer"}
 
 
 def judge(records: Sequence[Record], dry: bool = False) -> list[Record]:
     """One line a goal; in a dry run the values are worked out but none is judged."""
     found = [*_shares(records), *_fused(records), *_weights(records), *_steps(records), *_launches(records)]
+    found += _one_backward(records)
     return [{**x, "status": NOT_RUN, "detail": f"dry run: {x['detail']}"} for x in found] if dry else found
 
 
@@ -65,6 +74,26 @@ def _launches(records: Sequence[Record]) -> Iterator[Record]:
         yield _judged(name, values, LAUNCHES, "{:.0f}", larger=False)
 
 
+def _one_backward(records: Sequence[Record]) -> Iterator[Record]:
+    found = [x for x in records if x["kind"] == "one backward" and x["tokens"] >= ONE_BACKWARD_TOKENS]
+    cells = dict.fromkeys((x["tokens"], x["dtype"]) for x in found) or [(ONE_BACKWARD_TOKENS, "any dtype")]
+    for tokens, dtype in cells:
+        here = {x["contender"]: x for x in found if (x["tokens"], x["dtype"]) == (tokens, dtype)}
+        plain = here.get(PLAIN, {}).get("peak_bytes")
+        ours = {way: here[name] for way, name in JUDGED.items() if name in here}
+        times = {way: median(ratios(x["seconds"])) for way, x in ours.items()}
+        peaks = {way: x["peak_bytes"] / plain for way, x in ours.items() if plain and x["peak_bytes"]}
+        many = median(ratios(here[MANY]["seconds"])) if MANY in here else None
+        faster = {way: many / x for way, x in times.items()} if many else {}
+        name = f"whole step, one backward, {tokens:,} tokens, {dtype}"
+        yield _judged(
+            f"{name}: at most {ONE_BACKWARD} x plain", times, ONE_BACKWARD, "{:.2f} x", larger=False, all_of=True
+        )
+        yield _judged(f"{name}: faster than T backwards", faster, 1.0, "{:.2f} x", larger=True, all_of=True)
+        limit = ONE_BACKWARD_MEMORY
+        yield _judged(f"{name}: at most {limit} x plain's memory", peaks, limit, "{:.2f} x", larger=False, all_of=True)
+
+
 def _of_cell(records: Sequence[Record], cell: Cell, value: str) -> dict[str, float]:
     return {
         x["contender"]: x[value]
@@ -73,9 +102,12 @@ def _of_cell(records: Sequence[Record], cell: Cell, value: str) -> dict[str, flo
     }
 
 
-def _judged(name: str, values: dict[str, float], limit: float, form: str, *, larger: bool) -> Record:
+def _judged(
+    name: str, values: dict[str, float], limit: float, form: str, *, larger: bool, all_of: bool = False
+) -> Record:
+    """The best of the values must meet the limit, or all of them."""
     if not values:
         return line(STEP, name, NOT_RUN, "not measured")
-    best = max(values.values()) if larger else min(values.values())
+    best = max(values.values()) if larger != all_of else min(values.values())
     met = best >= limit if larger else best <= limit
     return line(STEP, name, PASS if met else FAIL, ", ".join(f"{who} {form.format(x)}" for who, x in values.items()))

@@ -15,7 +15,7 @@ from bench.gpu.records import FAIL, NOT_RUN, PASS, Record, is_line, read
 
 MARKS = {PASS: "pass", FAIL: "**FAIL**", NOT_RUN: "not run"}
 NO_RUN: Record = {"kind": "run", "date": "unknown", "dry": False, "only": None}
-MEASUREMENTS = ("cell", "whole step", "optimizer", "launches", "copy")
+MEASUREMENTS = ("cell", "whole step", "optimizer", "one backward", "launches", "copy")
 
 
 class Report:
@@ -65,6 +65,7 @@ class Report:
             ("Measurements", self._measurements()),
             ("Whole GradVac step", tables.steps(self.records)),
             ("Training step", tables.optimizer(self.records)),
+            ("One backward for all tasks", tables.one_backward(self.records)),
             ("Launches", tables.launches(self.records)),
             ("Which backend", tables.preference(self.records)),
         ):

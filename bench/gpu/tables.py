@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median, quantiles
 from typing import Any
 
 from bench.gpu.context import GPU_BACKENDS
 from bench.gpu.records import Record
+from bench.one_backward_names import PLAIN
+from bench.one_backward_time import ratios
 
 CONTENDERS = (*GPU_BACKENDS, "torch")
 
@@ -61,6 +64,29 @@ def optimizer(records: Sequence[Record]) -> str:
         )
     header = ["training step", "whole", "to plain", "finish()", "its kernels + memsets + copies", "peak memory"]
     return table(header, rows) if rows else ""
+
+
+def one_backward(records: Sequence[Record]) -> str:
+    """Whole training steps on one mixed batch, to plain training in the same round."""
+    found = [x for x in records if x["kind"] == "one backward"]
+    rows = []
+    for x in found:
+        own = median(seconds for seconds, _ in x["seconds"])
+        low, _, high = quantiles(ratios(x["seconds"]) * 2, n=4, method="inclusive")
+        same = [y for y in found if (y["tokens"], y["dtype"]) == (x["tokens"], x["dtype"])]
+        plain = next((y["peak_bytes"] for y in same if y["contender"] == PLAIN), None)
+        rows.append(
+            [
+                x["contender"],
+                f"{x['tokens']:,}",
+                x["dtype"],
+                f"{1e3 * own:.2f} ms",
+                "" if x["contender"] == PLAIN else f"{median(ratios(x['seconds'])):.2f} x ({low:.2f}–{high:.2f})",
+                f"{x['peak_bytes'] / 2**30:.2f} GiB" if x["peak_bytes"] else "",
+                f"{x['peak_bytes'] / plain:.2f} x" if plain and x["peak_bytes"] and x["contender"] != PLAIN else "",
+            ]
+        )
+    return table(["step", "tokens", "dtype", "time", "to plain", "peak memory", "to plain"], rows) if rows else ""
 
 
 def launches(records: Sequence[Record]) -> str:

@@ -99,7 +99,7 @@ def check_surroundings() -> None:
         raise RuntimeError("mixed_batch cannot be compiled; compile the model or the loss, and leave the step as it is")
     if any(isinstance(mode, Follow) for mode in _get_current_function_mode_stack()):
         raise RuntimeError(
-            "mixed_batch was opened inside the mixed_batch of another optimizer; give one optimizer the parameters of both"
+            "mixed_batch was opened inside that of another optimizer; give one optimizer the parameters of both"
         )
 
 

@@ -16,8 +16,9 @@ from gradsim.one_backward.whereabouts import LOST
 class Cut:
     """Takes the samples at `index` out of a batch.
 
-    It does not ask the engine, which it is there to judge. A tensor has its samples in `batch_dim` if that fits, else
-    in the first dimension, else in the second; one without such a dimension is passed as it is; so is a parameter.
+    Where an argument came from outside of the block, it does not ask the engine, which it is there to judge: its
+    samples are in `batch_dim` if that fits, else in the first dimension, else in the second; one without such a
+    dimension is passed as it is; so is a parameter.
 
     Args:
         index: int64 [n], the samples. size: B, of all tasks.

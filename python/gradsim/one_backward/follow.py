@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -94,10 +95,12 @@ class Follow(Tracked, TorchFunctionMode):
             return
         remember_range(func, args, kwargs, result)
         # What needs a gradient decides: a mask or an index beside it does not move the samples.
-        counted = inputs
+        counted = [x for x in inputs if not self.roots(x)]
+        if func is F.scaled_dot_product_attention:
+            counted = counted[:3]
         if func not in MULTIPLYING:
-            counted = [x for x in inputs if x.requires_grad and not self.is_constant(x)] or inputs
-        constant = all(self.is_constant(x) or self.roots(x) for x in counted)
+            counted = [x for x in counted if x.requires_grad and not self.is_constant(x)] or counted
+        constant = all(self.is_constant(x) for x in counted)
         for number, x in enumerate((result,) if isinstance(result, Tensor) else result):
             if not isinstance(x, Tensor):
                 continue

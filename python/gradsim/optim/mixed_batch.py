@@ -83,9 +83,9 @@ class MixedBatches(DelegatingOptimizer):
         recorder = recorder_for(self._model, self._verified) if verify else None
         samples = Samples(arguments.task_ids(task_ids, self.tasks), arguments.dimension(batch_dim))
         check_scale(task_scale, self.tasks)
-        check_surroundings()
         if self._open is not None:
             raise RuntimeError(f"mixed_batch() was opened inside {self._open}; close that first")
+        check_surroundings()
         stream = last and self.buffer.storage == "autograd"
         if second_pass and (self._in_step() or not stream):
             raise RuntimeError(
