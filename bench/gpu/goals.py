@@ -76,16 +76,15 @@ def _launches(records: Sequence[Record]) -> Iterator[Record]:
 
 def _one_backward(records: Sequence[Record]) -> Iterator[Record]:
     found = [x for x in records if x["kind"] == "one backward" and x["tokens"] >= ONE_BACKWARD_TOKENS]
-    cells = dict.fromkeys((x["tokens"], x["dtype"]) for x in found) or [(ONE_BACKWARD_TOKENS, "any dtype")]
-    for tokens, dtype in cells:
-        here = {x["contender"]: x for x in found if (x["tokens"], x["dtype"]) == (tokens, dtype)}
+    for cell in dict.fromkeys(x["cell"] for x in found) or ["any cell"]:
+        here = {x["contender"]: x for x in found if x["cell"] == cell}
         plain = here.get(PLAIN, {}).get("peak_bytes")
         ours = {way: here[name] for way, name in JUDGED.items() if name in here}
         times = {way: median(ratios(x["seconds"])) for way, x in ours.items()}
         peaks = {way: x["peak_bytes"] / plain for way, x in ours.items() if plain and x["peak_bytes"]}
         many = median(ratios(here[MANY]["seconds"])) if MANY in here else None
         faster = {way: many / x for way, x in times.items()} if many else {}
-        name = f"whole step, one backward, {tokens:,} tokens, {dtype}"
+        name = f"whole step, one backward, {cell}"
         yield _judged(
             f"{name}: at most {ONE_BACKWARD} x plain", times, ONE_BACKWARD, "{:.2f} x", larger=False, all_of=True
         )

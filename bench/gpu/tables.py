@@ -73,20 +73,20 @@ def one_backward(records: Sequence[Record]) -> str:
     for x in found:
         own = median(seconds for seconds, _ in x["seconds"])
         low, _, high = quantiles(ratios(x["seconds"]) * 2, n=4, method="inclusive")
-        same = [y for y in found if (y["tokens"], y["dtype"]) == (x["tokens"], x["dtype"])]
+        same = [y for y in found if y["cell"] == x["cell"]]
         plain = next((y["peak_bytes"] for y in same if y["contender"] == PLAIN), None)
         rows.append(
             [
                 x["contender"],
-                f"{x['tokens']:,}",
-                x["dtype"],
+                x["cell"],
+                f"{x['parameters'] / 1e6:.0f}M",
                 f"{1e3 * own:.2f} ms",
                 "" if x["contender"] == PLAIN else f"{median(ratios(x['seconds'])):.2f} x ({low:.2f}–{high:.2f})",
                 f"{x['peak_bytes'] / 2**30:.2f} GiB" if x["peak_bytes"] else "",
                 f"{x['peak_bytes'] / plain:.2f} x" if plain and x["peak_bytes"] and x["contender"] != PLAIN else "",
             ]
         )
-    return table(["step", "tokens", "dtype", "time", "to plain", "peak memory", "to plain"], rows) if rows else ""
+    return table(["step", "cell", "parameters", "time", "to plain", "peak memory", "to plain"], rows) if rows else ""
 
 
 def launches(records: Sequence[Record]) -> str:

@@ -89,8 +89,13 @@ def _alone(collector: Collector, skipped: Sequence[int]) -> Iterator[Collector]:
 
 def _constants(model: nn.Module) -> list[Tensor]:
     """The tensors of a model: buffers, parameters, and what modules keep as plain attributes."""
-    kept = [x for module in model.modules() for x in vars(module).values() if isinstance(x, Tensor)]
-    return [*model.buffers(), *model.parameters(), *kept]
+    found: list[Tensor] = []
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor):
+                found.append(value)
+        found += [x for kept in (module._buffers, module._parameters) for x in kept.values() if x is not None]
+    return found
 
 
 def check_surroundings() -> None:

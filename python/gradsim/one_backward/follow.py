@@ -101,6 +101,7 @@ class Follow(Tracked, TorchFunctionMode):
         if func not in MULTIPLYING:
             counted = [x for x in counted if x.requires_grad and not self.is_constant(x)] or counted
         constant = all(self.is_constant(x) for x in counted)
+        unruled = not torch.is_grad_enabled() and self.any_followed(inputs)
         for number, x in enumerate((result,) if isinstance(result, Tensor) else result):
             if not isinstance(x, Tensor):
                 continue
@@ -111,7 +112,9 @@ class Follow(Tracked, TorchFunctionMode):
                 place = self._repeated(args[0], x) if func in EXPANDING else None
             else:
                 place = moved(func, args, kwargs, self.place_of, counted, x, number, self.samples.size)
-                if place == LOST and x.requires_grad:
+                if place == LOST and unruled:
+                    place = UNKNOWN  # the first forward of a reentrant checkpoint: its rules have not run
+                elif place == LOST and x.requires_grad:
                     self._refuse_coupling(func, args, kwargs, counted, x)
             if place != UNKNOWN and (place == LOST or self.noted(x) or not any(x is y for y in inputs)):
                 self.put(x, place)

@@ -72,8 +72,8 @@ class Call:
         for path in self.gradients:
             if path not in found or not found[path].requires_grad:
                 raise RuntimeError(
-                    f"verify=True: the model gave its output {path or 'tensor'} in the block and not when it was called "
-                    "again (in eval mode, if it draws random numbers): nothing can be compared; use verify=False"
+                    f"verify=True: the model gave its output {path or 'tensor'} in the block and not when it was "
+                    "called again (in eval mode, if it draws random numbers): nothing can be compared; use verify=False"
                 )
         return {path: found[path] for path in self.gradients}
 

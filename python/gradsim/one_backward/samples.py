@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LARGE_BYTES = 8 << 20  # from here on the heap gives fresh pages for each copy
+
 
 class Place(NamedTuple):
     """Where a tensor has its samples: dimension `dim` has front * B * each elements, `each` in a row for a sample."""
@@ -120,6 +122,18 @@ class Samples:
         """[B, ...] with the samples of the first task in front, then those of the second, and so on."""
         return x if self._is_sorted else x.index_select(0, self._kept("order", x))
 
+    def is_cheap_to_order(self, *tensors: Tensor) -> bool:
+        """Whether a copy in the order of the tasks is as good as one task after another: not where memory is fresh."""
+        return self._is_sorted or all(x.device.type != "cpu" or x.nbytes <= LARGE_BYTES for x in tensors)
+
+    def of_each_task(self, x: Tensor) -> Iterator[Tensor]:
+        """The samples of each present task: [B, ...] -> T' times [n_t, ...], one after the other."""
+        if self.is_cheap_to_order(x):
+            yield from self.by_task(x).split(self.counts)
+        else:
+            for indices in self._kept("order", x).split(self.counts):
+                yield x.index_select(0, indices)
+
     def split(self, x: Tensor, place: Place) -> list[Tensor]:
         """The samples of each present task, where they are."""
         dim, front, each = place
@@ -144,9 +158,10 @@ class Samples:
 
     def totals(self, x: Tensor) -> Tensor:
         """Sums over the samples of each task: [B, ...] -> [T', ...]; a product, so that no order is left to chance."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        one_hot = self._kept("one_hot", x, dtype)
-        return (one_hot @ x.reshape(self.size, -1).to(dtype)).view(-1, *x.shape[1:]).to(x.dtype)
+        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        flat = x if x.dim() == 2 else x.reshape(self.size, -1)
+        sums = torch.mm(self._kept("one_hot", x, dtype), flat.to(dtype))
+        return (sums if x.dim() == 2 else sums.view(-1, *x.shape[1:])).to(x.dtype)
 
     def masked(self, x: Tensor, place: Place) -> Tensor:
         """[T', *x.shape]: for each task the tensor with the other tasks' samples set to zero."""

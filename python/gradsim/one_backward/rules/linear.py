@@ -77,10 +77,10 @@ def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, place: P
 def _outer(samples: Samples, a: Tensor, b: Tensor, place: Place, out: Tensor | None) -> Tensor:
     """For each task the sum over its samples of a^T b: [.., m] and [.., n] -> [T', m, n]."""
     T, m, n = len(samples.counts), a.shape[-1], b.shape[-1]
-    a, b = (samples.by_task(samples.first(x, place).reshape(samples.size, -1, x.shape[-1])) for x in (a, b))
-    if len(set(samples.counts)) == 1:
-        return torch.bmm(a.reshape(T, -1, m).mT, b.reshape(T, -1, n), out=out)
+    a, b = (samples.first(x, place).reshape(samples.size, -1, x.shape[-1]) for x in (a, b))
+    if len(set(samples.counts)) == 1 and samples.is_cheap_to_order(a, b):
+        return torch.bmm(samples.by_task(a).reshape(T, -1, m).mT, samples.by_task(b).reshape(T, -1, n), out=out)
     result = a.new_empty(T, m, n) if out is None else out
-    for row, x, y in zip(result, a.split(samples.counts), b.split(samples.counts), strict=True):
-        torch.mm(x.reshape(-1, m).T, y.reshape(-1, n), out=row)
+    for row, x, y in zip(result.unbind(), samples.of_each_task(a), samples.of_each_task(b), strict=True):
+        torch.mm(x.flatten(0, 1).T, y.flatten(0, 1), out=row)
     return result
