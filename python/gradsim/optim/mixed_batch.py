@@ -117,6 +117,7 @@ class MixedBatches(DelegatingOptimizer):
                     model=self._model,
                     scale=Scale(task_scale, samples, self.tasks),
                     second_pass=second_pass,
+                    space=None if streamed is None else streamed.space,
                 ) as collector,
             ):
                 yield

@@ -266,4 +266,4 @@ class SurgeryOptimizer(MixedBatches):
         self.buffer = GradientBuffer(layout.parameters, len(self.tasks), self.buffer.storage)
         self.surgery.regroup(layout.names, layout.groups)
         self._layout = layout
-        self._zeroed = {}
+        self._zeroed, self._verified = {}, False
