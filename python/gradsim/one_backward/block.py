@@ -62,6 +62,10 @@ def mixed(
     if len(samples.present) == 1:
         yield from _alone(collector, skipped)
         return
+    if second_pass:
+        hooked = [name for p, name in zip(parameters, names, strict=True) if p._backward_hooks]
+        if hooked:
+            raise RuntimeError(f"{hooked[0]} has a hook on its gradient, which second_pass=True never makes")
     constants = [] if model is None else _constants(model)
     follow = Follow(collector, skipped, constants, RULES, each_task, watched)
     with _eager(), follow:
@@ -74,6 +78,8 @@ def mixed(
                 f"the {samples.size} samples that task_ids names; leave it out with exclude={name!r}, or use "
                 "one task() block per task"
             )
+    if collector.uses_made and not collector.uses_seen:
+        raise RuntimeError("no backward ran in the mixed_batch block; forward and backward go inside")
     collector.flush()
 
 
@@ -113,8 +119,9 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats):
             raise RuntimeError(
-                f"{name or 'the model'} is a {type(module).__name__} in training mode, which normalises over the "
-                "samples of all tasks; call .eval() on it, use GroupNorm or LayerNorm, or use one task() block per task"
+                f"mixed_batch cannot split {name or 'the model'}, a {type(module).__name__} in training mode: it "
+                "normalises over the samples of all tasks; call .eval() on it, use GroupNorm or LayerNorm, or use one "
+                "task() block per task"
             )
 
 

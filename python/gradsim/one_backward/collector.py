@@ -48,6 +48,7 @@ class Collector:
         self._missing: Counter[int] | None = None
         self._told: set[int] = set()
         self.in_backward = self.is_paused = False
+        self.uses_made = self.uses_seen = 0
 
     def expect(self, uses: Counter[int] | None) -> None:
         """So many uses of each parameter can be reached from the loss: it is complete when all have been here.
@@ -168,6 +169,8 @@ class Collector:
             add_tokens(rows, tokens, self.samples, keep=self.second_pass)
         elif tokens:
             rows = of_tokens(tokens, self.samples, self.parameters[i].shape)
+        if rows is not None and self.parameters[i]._backward_hooks:
+            rows = _hooked(rows, self.parameters[i])
         if rows is not None:
             factors = self.factors(rows.values.device)
             if factors is not None:
@@ -181,6 +184,17 @@ class Collector:
                 f"a second gradient came for {self.names[i]} after its surgery; run one backward in a mixed_batch "
                 "block (add up the losses, or use one block each, all but the last with last=False)"
             )
+
+
+def _hooked(rows: TaskRows, parameter: Tensor) -> TaskRows:
+    """What the parameter's own hooks make of each task's gradient, as in a backward of its own."""
+    each = []
+    for row in rows.dense():
+        for hook in list((parameter._backward_hooks or {}).values()):
+            changed = hook(row)
+            row = row if changed is None else changed
+        each.append(row)
+    return TaskRows(torch.stack(each), None, rows.shape)
 
 
 def _weigher(values: Tensor) -> Callable[[Tensor], Tensor]:

@@ -108,6 +108,8 @@ class Follow(Tracked, TorchFunctionMode):
             place: Place | None
             if not inputs or func in CREATING:
                 place = UNKNOWN if x.dim() > 1 else None  # made inside the block: data, or positions
+            elif not x.numel():
+                place = None
             elif constant:
                 place = self._repeated(args[0], x) if func in EXPANDING else None
             else:

@@ -41,11 +41,13 @@ class Use:
     ) -> None:
         self.collector, self.targets, self.roots = collector, list(targets), list(roots)
         self._rows, self._totals, self.place = rows, totals, place
+        collector.uses_made += 1
 
     def arrived(self, gradients: Sequence[Tensor | None] | None, saved: Sequence[Tensor]) -> None:
         """What has reached the node, None for nothing: it is added to the rows of the parameters."""
         if self.collector.is_paused:
             return
+        self.collector.uses_seen += 1
         if gradients is not None and any(go is not None for go in gradients):
             self.add(gradients, saved)
         self.collector.done(self.roots)

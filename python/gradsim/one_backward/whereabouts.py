@@ -46,7 +46,7 @@ def moved(
         if x is not args[0]:  # its shape was asked for
             return _elementwise(places, result, size) if func in known.EXPANDING else UNKNOWN
         if func is Tensor.__getitem__ and _is_advanced(args[1]):
-            return _indexed(args[1], place, result, size)
+            return _indexed(_spelled_out(args[1], x.dim()), place, result, size)
         return after_view(func, args, kwargs, x, place, number, size) or LOST
     if func in known.FIRST:
         keep = known.FIRST[func](x, args, kwargs) if x is args[0] and len(places) == 1 else 0
@@ -167,9 +167,20 @@ def _is_advanced(index: Any) -> bool:
     return any(isinstance(i, Tensor | list) for i in (index if isinstance(index, tuple) else (index,)))
 
 
-def _indexed(index: Any, place: Place, result: Tensor, size: int) -> Place:
+def _spelled_out(index: Any, rank: int) -> tuple[Any, ...]:
+    """An index with `...` written as so many `:`."""
+    each = list(index) if isinstance(index, tuple) else [index]
+    at = next((d for d, i in enumerate(each) if i is Ellipsis), None)
+    if at is not None:
+        masks = sum(i.dim() - 1 for i in each if isinstance(i, Tensor) and i.dtype == torch.bool)
+        taken = sum(i is not None for i in each) - 1 + masks
+        each[at : at + 1] = [slice(None)] * (rank - taken)
+    return tuple(each)
+
+
+def _indexed(index: tuple[Any, ...], place: Place, result: Tensor, size: int) -> Place:
     """x[range(B), index], one element per sample; x[:, index]."""
-    if place != Place(0) or not isinstance(index, tuple):
+    if place != Place(0):
         return LOST
     if isinstance(index[0], slice):
         at = [d for d, i in enumerate(index) if isinstance(i, Tensor | list)]
@@ -188,11 +199,12 @@ def written_place(x: Tensor, index: Any, place: Place, size: int) -> Place | Non
         whole = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() > place.dim
         if whole and not isinstance(index, tuple):
             return None  # a mask of its own for each sample
-        if not isinstance(index, tuple) or place.dim or not isinstance(index[0], slice) or index[0] != slice(None):
+        first = _spelled_out(index, x.dim())[0]
+        if place.dim or not isinstance(first, slice) or first != slice(None):
             return LOST
     view = x[index] if _is_advanced(index) else None
     found = (
-        _indexed(index, place, view, size)
+        _indexed(_spelled_out(index, x.dim()), place, view, size)
         if view is not None
         else after_view(Tensor.__getitem__, (x, index), {}, x, place, 0, size) or LOST
     )

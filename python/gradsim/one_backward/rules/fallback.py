@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,19 +56,25 @@ def _is_cut(parts: Sequence[Tensor], whole: Sequence[int], d: int) -> bool:
 
 
 def _shapes(func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """The shapes of the results for the whole batch, found without computing where that is possible."""
+    """The shapes of the results for the whole batch, found without computing where that is at hand."""
 
     def meta(x: Tensor) -> Tensor:
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
 
+    def run(change: Callable[[Tensor], Tensor]) -> Any:
+        given = {name: replaced(x, change) for name, x in kwargs.items()}
+        return _shape(func(*(replaced(x, change) for x in args), **given))
+
+    on_cpu = all(x.device.type == "cpu" for x in tensors_in(args, kwargs))
     with torch.no_grad():
-        try:
-            result = func(*(replaced(x, meta) for x in args), **{name: replaced(x, meta) for name, x in kwargs.items()})
-        except (NotImplementedError, RuntimeError):  # it has no shape function, or reads values
-            with torch.random.fork_rng(enabled=True):
-                plain = [replaced(x, Tensor.detach) for x in args]
-                result = func(*plain, **{name: replaced(x, Tensor.detach) for name, x in kwargs.items()})
-    return _shape(result)
+        # On the meta device many functions import torch's compiler first, which takes seconds.
+        if not on_cpu or "torch._dynamo" in sys.modules:
+            try:
+                return run(meta)
+            except (NotImplementedError, RuntimeError):
+                pass  # it has no shape function, or reads values: it has to run
+        with torch.random.fork_rng(devices=[] if on_cpu else None):
+            return run(Tensor.detach)
 
 
 def _shape(result: Any) -> Any:
