@@ -16,6 +16,7 @@ from gradsim.one_backward.functions import (
     COUPLING,
     CREATING,
     EXPANDING,
+    LOOKING,
     MULTIPLYING,
     VIEWS,
     is_in_place,
@@ -59,6 +60,11 @@ class Follow(Tracked, TorchFunctionMode):
         Tracked.__init__(self, collector, skipped, constants)
         TorchFunctionMode.__init__(self)
         self._rules, self._otherwise, self._watched = rules, otherwise, watched
+        self._specials: dict[Function, Function] = {
+            Tensor.backward: self._backward_of,
+            torch.autograd.backward: self._backward,
+            torch.autograd.grad: self._grad,
+        }
         self._anchors: dict[torch.device, Tensor] = {}
         self._cast: dict[tuple[int, torch.dtype], Tensor] = {}
 
@@ -66,12 +72,11 @@ class Follow(Tracked, TorchFunctionMode):
         self, func: Function, types: Any, args: Arguments = (), kwargs: Keywords | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.backward:
-            return self._backward_of(*args, **kwargs)
-        if func is torch.autograd.backward:
-            return self._backward(*args, **kwargs)
-        if func is torch.autograd.grad:
-            return self._grad(*args, **kwargs)
+        if func in LOOKING:
+            return func(*args, **kwargs)
+        special = self._specials.get(func)
+        if special is not None:
+            return special(*args, **kwargs)
         inputs = tensors_in(args, kwargs)
         if torch.is_grad_enabled() and self.any_followed(inputs):
             return self._rules.get(func, self._otherwise)(self, func, args, kwargs)
@@ -89,9 +94,10 @@ class Follow(Tracked, TorchFunctionMode):
         """Note where the samples are in what a function without parameters returned."""
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return  # inside vmap, which hides a dimension
-        if len(inputs) == 1 and isinstance(result, Tensor) and is_pointwise(func) and result.shape == inputs[0].shape:
-            if result is not inputs[0]:  # most functions are like this
-                self.put(result, self.place_of(inputs[0]))
+        if isinstance(result, Tensor) and self._is_alike(inputs, result) and is_pointwise(func):
+            same = self.place_of(inputs[0])  # most functions are like this
+            if result is not inputs[0] and (same is not None or all(self.is_constant(x) for x in inputs)):
+                self.put(result, same)
             return
         remember_range(func, args, kwargs, result)
         # What needs a gradient decides: a mask or an index beside it does not move the samples.
@@ -107,7 +113,7 @@ class Follow(Tracked, TorchFunctionMode):
                 continue
             place: Place | None
             if not inputs or func in CREATING:
-                place = UNKNOWN if x.dim() > 1 else None  # made inside the block: data, or positions
+                place = self._made_inside(x, func)
             elif not x.numel():
                 place = None
             elif constant:
@@ -122,6 +128,21 @@ class Follow(Tracked, TorchFunctionMode):
                 self.put(x, place)
                 if place == LOST and x._base is not None and is_in_place(func):
                     self.put(x._base, LOST)
+
+    def _made_inside(self, x: Tensor, func: Function) -> Place | None:
+        """Data, or positions: one dimension is taken for positions; a table of B x B is anybody's guess."""
+        if x.dim() < 2:
+            return None
+        square = x.shape[0] == x.shape[1] == self.samples.size and func not in CREATING
+        return LOST if square else UNKNOWN
+
+    def _is_alike(self, inputs: list[Tensor], result: Tensor) -> bool:
+        """Whether one or two inputs of the shape of the result were there, with the samples in the same place."""
+        if not inputs or len(inputs) > 2 or inputs[0].shape != result.shape:
+            return False
+        return len(inputs) == 1 or (
+            inputs[1].shape == result.shape and self.place_of(inputs[0]) == self.place_of(inputs[1]) != LOST
+        )
 
     def _repeated(self, x: Tensor, result: Tensor) -> Place | None:
         """Positions that are expanded to the samples: where they were, if that can be told."""

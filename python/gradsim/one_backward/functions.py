@@ -30,6 +30,12 @@ VIEWS: set[Function] = {
 }
 EXPANDING = set(named(torch, Tensor, names="expand expand_as broadcast_to"))
 
+# They tell something about a tensor and compute nothing.
+LOOKING = {
+    getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout")
+}
+LOOKING |= set(named(Tensor, names="size dim numel is_floating_point is_contiguous stride element_size"))
+
 # Functions along a dimension that take it away (unless keepdim), with the position of that argument.
 SHRINKING: dict[Function, int] = {
     **dict.fromkeys(

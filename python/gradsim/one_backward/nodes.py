@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 def _alias(x: Tensor) -> Tensor:
-    """The same memory as another tensor: no view, which could not be written in place behind a node of ours."""
-    alias: Tensor = torch.ops.aten._unsafe_view.default(x, x.shape)
-    return alias
+    """The same memory as another tensor; made inside a node, it is no view and may be written in place behind it."""
+    return x.detach()
 
 
 class Tap(Function):
@@ -52,7 +51,7 @@ class Expand(Function):
             return _alias(x)
         strides = [0 if d == dim else step for d, step in enumerate(x.stride())]
         shape = [size if d == dim else n for d, n in enumerate(x.shape)]
-        expanded: Tensor = torch.ops.aten._unsafe_view.default(x, x.shape)
+        expanded: Tensor = torch.ops.aten._unsafe_view.default(x, x.shape)  # with a version of its own
         return expanded.as_strided_(shape, strides)
 
     @staticmethod

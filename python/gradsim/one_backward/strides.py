@@ -23,7 +23,12 @@ def after_view(
     size: int,
 ) -> Place | None:
     """Where the samples of x are in the `number`th result of a view; None: they cannot be told apart."""
-    key = (func, x.shape, place, _hashable(args[1:]), _hashable(tuple(sorted(kwargs.items()))), number, size)
+    rest = (
+        args[1:]
+        if not kwargs and all(type(a) is int for a in args[1:])
+        else _hashable((args[1:], *sorted(kwargs.items())))
+    )
+    key = (func, x.shape, place, rest, number, size)
     if key not in _CACHE:
         if len(_CACHE) > 100_000:
             _CACHE.clear()

@@ -17,8 +17,11 @@ from gradsim.one_backward.samples import Place, Samples
 
 def linear(f: Follow, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """F.linear(x, weight [out, in], bias)."""
-    given = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
-    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    if len(args) == 3:
+        x, weight, bias = args
+    else:
+        given = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+        x, weight, bias = given["input"], given["weight"], given.get("bias")
     place = f.place(x, features=1)
     if place is None or weight.dim() != 2:
         return f.plain(func, args, kwargs)
