@@ -77,6 +77,8 @@ class Follow(Tracked, TorchFunctionMode):
         special = self._specials.get(func)
         if special is not None:
             return special(*args, **kwargs)
+        if self.collector.in_backward and not torch.is_grad_enabled():
+            return func(*args, **kwargs)  # backward itself; what a checkpoint computes again needs gradients
         inputs = tensors_in(args, kwargs)
         if torch.is_grad_enabled() and self.any_followed(inputs):
             return self._rules.get(func, self._otherwise)(self, func, args, kwargs)
