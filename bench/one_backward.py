@@ -46,7 +46,7 @@ class Part:
 
 
 def parts(quick: bool) -> list[Part]:
-    """2,048 tokens with everything; fewer, where T backwards cost most, and more, where they cost least."""
+    """1,024 tokens with everything; fewer, where T backwards cost most, and more, where they cost least."""
     few = [x for x in MAIN if x != PLAIN and "whole_model" not in x]
     if quick:
         size = Size(samples=16, length=16, layers=2, width=64, heads=2, words=500)
@@ -56,8 +56,8 @@ def parts(quick: bool) -> list[Part]:
     rounds |= {(x, EASY_LAYOUT): 3 for x in RIVALS}
     return [
         Part(Size(samples=32, length=16), {(x, MAIN_LAYOUT): 15 for x in few}, 3),
-        Part(Size(samples=64, length=32), rounds, 3, dict.fromkeys(RIVALS, 1)),
-        Part(Size(samples=64, length=64), {(x, MAIN_LAYOUT): 5 for x in few}, 1),
+        Part(Size(samples=32, length=32), rounds, 3, dict.fromkeys(RIVALS, 1)),
+        Part(Size(samples=64, length=32), {(x, MAIN_LAYOUT): 7 for x in few}, 3),
     ]
 
 

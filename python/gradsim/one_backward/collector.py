@@ -22,7 +22,8 @@ class Sink(Protocol):
         """All task gradients of a parameter are there; None: no task reached it."""
 
 
-SpaceOf = Callable[[int, torch.Size, torch.dtype], "Tensor | None"]  # parameter, shape [T', ...]; None: no room
+# For the rows of a parameter: its number, their shape [T', ...], their dtype, all that will ask. None: no room.
+SpaceOf = Callable[[int, torch.Size, torch.dtype, "set[int]"], "Tensor | None"]
 
 
 class Collector:
@@ -41,6 +42,7 @@ class Collector:
         self.parameters, self.names, self.samples, self.second_pass = parameters, names, samples, second_pass
         self.factors: Callable[[torch.device], Tensor | None] = lambda device: None
         self.space_of: SpaceOf | None = None
+        self.asking: set[int] = set()
         self._sink = sink
         self._rows: dict[int, Tensor] = {}
         self._tokens: dict[int, list[tuple[Tensor, Tensor]]] = {}
@@ -100,7 +102,7 @@ class Collector:
         i = roots[0]
         if self.space_of is None or self.parameters[i] is not target or i in self._rows or dtype != self._dtype(i):
             return None
-        return self.space_of(i, torch.Size([len(self.samples.present), *target.shape]), dtype)
+        return self.space_of(i, torch.Size([len(self.samples.present), *target.shape]), dtype, self.asking)
 
     def add_tokens(self, i: int, ids: Tensor, values: Tensor) -> None:
         """Add what an embedding's look-ups received: see `rows.of_tokens`."""

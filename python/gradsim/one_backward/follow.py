@@ -60,11 +60,6 @@ class Follow(Tracked, TorchFunctionMode):
         Tracked.__init__(self, collector, skipped, constants)
         TorchFunctionMode.__init__(self)
         self._rules, self._otherwise, self._watched = rules, otherwise, watched
-        self._specials: dict[Function, Function] = {
-            Tensor.backward: self._backward_of,
-            torch.autograd.backward: self._backward,
-            torch.autograd.grad: self._grad,
-        }
         self._anchors: dict[torch.device, Tensor] = {}
         self._cast: dict[tuple[int, torch.dtype], Tensor] = {}
 
@@ -74,9 +69,9 @@ class Follow(Tracked, TorchFunctionMode):
         kwargs = kwargs or {}
         if func in LOOKING:
             return func(*args, **kwargs)
-        special = self._specials.get(func)
+        special = _SPECIALS.get(func)
         if special is not None:
-            return special(*args, **kwargs)
+            return special(self, *args, **kwargs)
         if self.collector.in_backward and not torch.is_grad_enabled():
             return func(*args, **kwargs)  # backward itself; what a checkpoint computes again needs gradients
         inputs = tensors_in(args, kwargs)
@@ -320,6 +315,13 @@ class Follow(Tracked, TorchFunctionMode):
             # So that autograd visits our nodes even where nothing else before them needs a gradient.
             self._anchors[like.device] = torch.zeros((), device=like.device, requires_grad=True)
         return self._anchors[like.device]
+
+
+_SPECIALS: dict[Function, Function] = {
+    Tensor.backward: Follow._backward_of,
+    torch.autograd.backward: Follow._backward,
+    torch.autograd.grad: Follow._grad,
+}
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

@@ -80,14 +80,14 @@ class StreamedStep:
             if self._waiting_bytes >= READY_BYTES:
                 self.flush()
 
-    def space(self, parameter: int, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
-        """Memory for the rows of a parameter, in the block of its group."""
+    def space(self, parameter: int, shape: torch.Size, dtype: torch.dtype, asking: set[int]) -> Tensor | None:
+        """Memory for the rows of a parameter, in the block that its group has for all that ask."""
         k = self._group_of.get(parameter)
         if k is None or self._second_pass or self._device.type != "cpu" or shape[0] == 1:
             return None
         if k not in self._spaces:
-            members = [self._layout.parameters[i] for i in self._layout.groups.members[k]]
-            size = sum(shape[0] * p.numel() * dtype.itemsize + 64 for p in members if p.requires_grad)
+            members = [self._layout.parameters[i] for i in self._layout.groups.members[k] if i in asking]
+            size = sum(shape[0] * p.numel() * dtype.itemsize + 64 for p in members)
             self._spaces[k] = Space(self._pool, size)
         return self._spaces[k].piece(shape, dtype)
 

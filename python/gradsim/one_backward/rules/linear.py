@@ -55,6 +55,8 @@ def _product(f: Follow, x: Tensor, weight: Tensor, bias: Tensor | None, place: P
     targets = [t for t in (weight, bias) if t is not None and f.roots(t)]
     with_weight = bool(f.roots(weight))
     with_bias = len(targets) > with_weight
+    if with_weight:
+        f.collector.asking.update(f.roots(weight))
 
     def rows(gradients: Sequence[Tensor | None], saved: Sequence[Tensor]) -> list[Tensor | None]:
         go = gradients[0]
