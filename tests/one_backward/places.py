@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from one_backward.small import WIDE, B, D, L
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Between = Callable[[nn.Module, Tensor, Tensor], Tensor]  # module, x [B, L, D], a(x) -> the output, by way of s.b
 
@@ -109,6 +110,8 @@ KEPT: dict[str, Between] = {
         ).T
     ),
     "divergence": lambda s, x, a: F.kl_div(a.log_softmax(-1), x.softmax(-1), reduction="none").sum(-1) + s.b(x)[..., 0],
+    "mean_place_time_first": lambda s, x, a: s.b(a.transpose(0, 1).mean(0)),
+    "checkpointed": lambda s, x, a: checkpoint(lambda z: s.b(torch.tanh(z)), a, use_reentrant=False),
     "mean_place": lambda s, x, a: s.b(a - a.mean(1, keepdim=True)),
     "masked_mean": lambda s, x, a: s.b((a * (x > 0)).sum(1) / (x > 0).sum(1).clamp(min=1)),
 }
@@ -194,6 +197,14 @@ COUPLED: dict[str, Between] = {
     "norm": lambda s, x, a: s.b(a / a.norm()),
     "vector_norm": lambda s, x, a: s.b(a / torch.linalg.vector_norm(a, dim=0)),
     "normalised": lambda s, x, a: s.b(F.normalize(a, dim=0)),
+    "samples_as_features": lambda s, x, a: x[:, 0] @ F.linear(a[:, 0].T, s.b.weight[:, :B]),
+    "samples_as_features_normalised": lambda s, x, a: (
+        x[:, 0] @ F.layer_norm(a[:, 0].T, [B], s.b.bias[:B]) @ s.b.weight[:B]
+    ),
+    "pairs_and_a_parameter": lambda s, x, a: s.b(torch.addcmul(s.b.bias, a[:, None, 0], a[None, :, 0]).mean(1)),
+    "across_with_a_learned_mask": lambda s, x, a: s.b(
+        F.scaled_dot_product_attention(*3 * [a.transpose(0, 1)], attn_mask=s.b.weight[:B, :B]).transpose(0, 1)
+    ),
     "matrix_norm": lambda s, x, a: s.b(x / torch.linalg.matrix_norm(a, dim=(0, 1))),
     "einsum_with_dots": lambda s, x, a: s.b(torch.einsum("i...,j...->i...", a, a)),
     "einsum_without_arrow": lambda s, x, a: s.b(x * torch.einsum("bld,bd", a, a[:, 0])[:, None]),

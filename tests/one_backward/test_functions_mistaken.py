@@ -131,3 +131,10 @@ def test_modules_that_keep_activations() -> None:
         expected = separate_rows(module, {"x": x})
         module(x)
         assert max(apart(mixed_rows(module, {"x": x}), expected).values()) < 1e-12
+
+
+def test_samples_as_features_just_before_the_loss() -> None:
+    """Each output is made of all samples: no task alone can give it."""
+    module = nn.ModuleDict({"a": nn.Linear(D, D), "b": nn.Linear(B, 3)}).double()
+    with pytest.raises(RuntimeError, match="cannot tell apart the 5 samples"):
+        mixed_rows(module, {"x": real(B, D)}, run=lambda m, x: m["b"](m["a"](x).T))

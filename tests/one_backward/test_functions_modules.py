@@ -55,6 +55,7 @@ NORMS = {
     "rms_of_heads": Small(lambda: {"w": learned(4)}, sequences, lambda s, x: s.w * root(x.view(x.shape[0], L, 2, 4))),
     "rms_function": Small(lambda: {"w": learned(D)}, sequences, lambda s, x: torch.rms_norm(x, [D], s.w, 1e-5)),
     "group": case(lambda: nn.GroupNorm(2, 4), images),
+    "group_eps": case(lambda: nn.GroupNorm(2, 4, eps=0.3), images),
     "group_two_dims": case(lambda: nn.GroupNorm(2, D), vectors),
     "group_as_many_channels_as_samples": case(lambda: nn.GroupNorm(B, B), lambda: {"x": real(B, B, B)}),
     "group_frozen_weight": case(lambda: frozen(nn.GroupNorm(2, 4), "weight"), images),
@@ -105,6 +106,15 @@ ELEMENTWISE = {
     "column": Small(lambda: {"p": learned(L, 1)}, sequences, lambda s, x: x * s.p),
     "heads_as_many_as_samples": Small(
         lambda: {"p": learned(B, 1, 1)}, lambda: {"x": real(B, B, 3, 3)}, lambda s, x: x * s.p
+    ),
+    "more_dims_in_front": Small(lambda: {"p": learned(3, 1, D)}, vectors, lambda s, x: x * s.p, out_dim=1),
+    "more_dims_in_front_square": Small(lambda: {"p": learned(B, 1, D)}, vectors, lambda s, x: x * s.p, out_dim=1),
+    "samples_of_two_ranks": Small(
+        lambda: {"p": learned(D)},
+        lambda: {"x": real(L, B, D), "y": real(B, D)},
+        lambda s, x, y: torch.addcmul(y, x, s.p),
+        dims={"x": 1},
+        out_dim=1,
     ),
     "more_dims_than_the_samples": Small(
         lambda: {"p": learned(2, D)}, vectors, lambda s, x: (x[:, None] - s.p).pow(2).sum(-1)

@@ -146,3 +146,11 @@ def test_outputs_that_are_not_used_do_not_keep_anyone_waiting() -> None:
         return parts["second"](torch.tanh(parts["first"](x))).sum()
 
     assert [name.split(".")[0] for name in told(loss_of)[1]] == ["unused"] * 2 + ["second"] * 2 + ["first"] * 2
+
+
+def test_one_use_with_two_parts_of_a_parameter_counts_once() -> None:
+    def loss_of(parts: nn.ModuleDict, x: Tensor) -> Tensor:
+        weight = parts["first"].weight
+        return parts["second"](torch.tanh(nn.functional.linear(x, weight * 2, weight[0]))).sum()
+
+    assert told(loss_of)[1][-1] == "first.weight"
