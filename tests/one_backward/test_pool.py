@@ -37,6 +37,7 @@ def test_pieces_do_not_overlap_and_end_with_the_block() -> None:
     space = Space(pool, 64 + 40)
     a, b = space.piece(torch.Size([3]), torch.float32), space.piece(torch.Size([2, 5]), torch.float32)
     assert a is not None and b is not None
+    assert b.data_ptr() - a.data_ptr() == 64
     a.fill_(1.0)
     b.fill_(2.0)
     assert a.tolist() == [1.0] * 3

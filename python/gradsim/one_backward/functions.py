@@ -67,6 +67,7 @@ ATTENDING = {
     Tensor.baddbmm,
     torch.cdist,
 }  # the last two dimensions are mixed
+RECURRENT = set(named(torch, names="lstm gru rnn_tanh rnn_relu"))  # states have the samples in dimension 1
 # Of two tensors with samples they make one of all pairs of samples, or sum over them.
 MULTIPLYING = {*PRODUCTS, *ATTENDING, torch.einsum, F.linear, F.cosine_similarity, torch.cosine_similarity, torch.cdist}
 COUPLING = set(named(torch, Tensor, F, names="softmax log_softmax softmin cumsum cumprod logcumsumexp normalize"))
@@ -108,6 +109,8 @@ FIRST: dict[Function, Callable[[Tensor, tuple[Any, ...], dict[str, Any]], int]] 
     F.pad: _not_padded,
     **dict.fromkeys(named(F, torch, names="embedding one_hot view_as_real"), _every),
     **dict.fromkeys(named(torch, names="view_as_complex"), _all_but_last),
+    **dict.fromkeys(named(torch, F, names="lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell bilinear"), _all_but_last),
+    **dict.fromkeys(named(F, torch, names="pairwise_distance"), _all_but_last),
     # losses with reduction="none"
     **dict.fromkeys(named(F, names="cross_entropy nll_loss"), _all_but_first),
 }

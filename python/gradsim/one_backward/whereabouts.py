@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gradsim.one_backward import functions as known
@@ -51,6 +52,10 @@ def moved(
     if func in known.FIRST:
         keep = known.FIRST[func](x, args, kwargs) if x is args[0] and len(places) == 1 else 0
         return _checked(place, result, size) if place.dim < keep else LOST
+    if func in known.RECURRENT or func is F.multi_head_attention_forward:
+        # frozen ones; the first result is like the input, states and attention weights have a place of their own
+        own = Place(1) if func in known.RECURRENT else Place(0)
+        return _checked(place if number == 0 else own, result, size)
     if func is torch.einsum:
         return _einsum(args, places, result, size)
     if func in known.REPEATING:
