@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import gradsim
 import pytest
 import torch
 from torch import Tensor, nn
+
+import gradsim
 
 TASK_IDS = [0, 1, 1, 0, 1]
 RUN: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Tensor], Tensor]]] = {
