@@ -51,13 +51,13 @@ def parts(quick: bool) -> list[Part]:
     if quick:
         size = Size(samples=16, length=16, layers=2, width=64, heads=2, words=500)
         return [Part(size, {(x, MAIN_LAYOUT): 2 for x in few}, 1)]
-    rounds = {(x, MAIN_LAYOUT): 9 for x in MAIN if x != PLAIN}
-    rounds |= {(x, layout): 5 for layout in LAYOUTS[1:] for x in JUDGED.values()}
-    rounds |= {(x, EASY_LAYOUT): 3 for x in RIVALS}
+    rounds = {(x, MAIN_LAYOUT): 7 for x in MAIN if x != PLAIN}
+    rounds |= {(x, layout): 3 for layout in LAYOUTS[1:] for x in JUDGED.values()}
+    rounds |= {(x, EASY_LAYOUT): 2 for x in RIVALS}
     return [
-        Part(Size(samples=32, length=16), {(x, MAIN_LAYOUT): 15 for x in few}, 3),
-        Part(Size(samples=32, length=32), rounds, 3, dict.fromkeys(RIVALS, 1)),
-        Part(Size(samples=64, length=32), {(x, MAIN_LAYOUT): 7 for x in few}, 3),
+        Part(Size(samples=32, length=16), {(x, MAIN_LAYOUT): 9 for x in few}, 1),
+        Part(Size(samples=32, length=32), rounds, 1),
+        Part(Size(samples=64, length=32), {(x, MAIN_LAYOUT): 3 for x in few}, 1),
     ]
 
 
