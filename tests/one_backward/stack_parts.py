@@ -117,3 +117,22 @@ def apart(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> 
     pairs = zip(found, expected, strict=True)
     difference: Row = [None if x is None or y is None else x.double() - y.double() for x, y in pairs]
     return norm(difference) / norm(list(expected))
+
+
+def state(opt: SurgeryOptimizer) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = opt.surgery.state_dict()["tensors"]
+    return tensors
+
+
+def same_state(one: SurgeryOptimizer, other: SurgeryOptimizer) -> None:
+    """Targets and what was measured: equal but for the rounding of the gradients, counts exactly."""
+    a, b = state(one), state(other)
+    for name, x in a.items():
+        if x.is_floating_point():
+            torch.testing.assert_close(x, b[name], rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(x, b[name]), name
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))

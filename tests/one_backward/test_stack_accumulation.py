@@ -11,36 +11,17 @@ from one_backward.oracle import combined
 from one_backward.stack_parts import (
     TASKS,
     apart,
+    equal,
     mixed,
     net,
+    same_state,
     separate_backwards,
+    state,
     work,
     wrapped,
 )
-from torch import Tensor, nn
 
 from gradsim import GradVac
-from gradsim.optim import SurgeryOptimizer
-
-
-def state(opt: SurgeryOptimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = opt.surgery.state_dict()["tensors"]
-    return tensors
-
-
-def same_state(one: SurgeryOptimizer, other: SurgeryOptimizer) -> None:
-    """Targets and what was measured: equal but for the rounding of the gradients, counts exactly."""
-    a, b = state(one), state(other)
-    for name, x in a.items():
-        if x.is_floating_point():
-            torch.testing.assert_close(x, b[name], rtol=1e-4, atol=1e-5)
-        else:
-            assert torch.equal(x, b[name]), name
-
-
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))
-
 
 PLANS = ["mmm", "mtm", "ttm", "mt", "tmkt", "kk", "k", "mkt"]
 SOME: list[dict[str, Any]] = [{"exclude": "words"}, {"storage": "flat"}, {"reduction": "mean"}]

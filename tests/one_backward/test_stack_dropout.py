@@ -5,19 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from one_backward.oracle import added, gradient, rows_of
-from one_backward.stack_parts import (
-    TIED,
-    apart,
-    mixed,
-    net,
-    work,
-    wrapped,
-)
-from torch import nn
-
-
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))
+from one_backward.stack_parts import TIED, apart, mixed, net, work, wrapped
 
 
 def test_dropout_draws_the_same_mask() -> None:

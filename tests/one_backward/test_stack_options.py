@@ -14,7 +14,9 @@ from one_backward.stack_parts import (
     apart,
     mixed,
     net,
+    same_state,
     separate_backwards,
+    state,
     task_ids,
     work,
     wrapped,
@@ -22,7 +24,6 @@ from one_backward.stack_parts import (
 from torch import Tensor, nn
 
 from gradsim import PCGrad
-from gradsim.optim import SurgeryOptimizer
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -41,25 +42,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": PCGrad},
     {"kind": PCGrad, "order": "random"},
 ]
-
-
-def state(opt: SurgeryOptimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = opt.surgery.state_dict()["tensors"]
-    return tensors
-
-
-def same_state(one: SurgeryOptimizer, other: SurgeryOptimizer) -> None:
-    """Targets and what was measured: equal but for the rounding of the gradients, counts exactly."""
-    a, b = state(one), state(other)
-    for name, x in a.items():
-        if x.is_floating_point():
-            torch.testing.assert_close(x, b[name], rtol=1e-4, atol=1e-5)
-        else:
-            assert torch.equal(x, b[name]), name
-
-
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("second_pass", [False, True])

@@ -10,24 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from one_backward.stack_parts import (
-    mixed,
-    net,
-    work,
-    wrapped,
-)
-from torch import Tensor, nn
+from one_backward.stack_parts import equal, mixed, net, state, work, wrapped
+from torch import nn
 
 from gradsim.optim import SurgeryOptimizer
-
-
-def state(opt: SurgeryOptimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = opt.surgery.state_dict()["tensors"]
-    return tensors
-
-
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def adamw(model: nn.Module, **options: Any) -> SurgeryOptimizer:
