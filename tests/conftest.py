@@ -11,7 +11,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS = min(2, os.cpu_count() or 1)
+# Several processes of tests share the cores: one thread each, two with two threads each would wait for one another.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1)
 
 if importlib.util.find_spec("hypothesis") is not None:
     from hypothesis import settings

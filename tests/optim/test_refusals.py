@@ -68,7 +68,7 @@ def test_the_base_and_the_storage() -> None:
         GradVac(list(net.parameters()), tasks=TASKS, model=net)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="base must be a plain optimizer, not a PCGrad"):
         GradVac(PCGrad(torch.optim.SGD(net.parameters()), tasks=TASKS, model=net), tasks=TASKS, model=net)
-    with pytest.raises(ValueError, match="storage must be 'autograd' or 'flat', not 'row'"):
+    with pytest.raises(ValueError, match="storage must be 'autograd', 'flat' or 'cpu', not 'row'"):
         GradVac(torch.optim.SGD(net.parameters()), tasks=TASKS, model=net, storage="row")
 
 
@@ -122,30 +122,6 @@ def test_dtypes_of_parameters(dtype: torch.dtype) -> None:
 def test_several_devices() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
     with pytest.raises(ValueError, match=r"must be on one device, but 0.weight is on cpu and 1.weight on meta"):
-        GradVac(torch.optim.SGD(net.parameters()), tasks=TASKS, model=net)
-
-
-class DistributedDataParallel(nn.Module):
-    """Named like torch's, which cannot be built without a process group."""
-
-    def __init__(self, module: nn.Module, view: bool) -> None:
-        super().__init__()
-        self.module, self.gradient_as_bucket_view = module, view
-
-
-def test_distributed_modules_are_not_supported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for view, message in ((True, "gradient_as_bucket_view=True"), (False, "distributed training is not supported yet")):
-        net = DistributedDataParallel(model(), view)
-        for build in (
-            lambda net=net: Surgery(tasks=TASKS, model=net),
-            lambda net=net: GradVac(torch.optim.SGD(net.parameters()), tasks=TASKS, model=net),
-        ):
-            with pytest.raises(RuntimeError, match=message):
-                build()
-    net = model()
-    for name, value in (("is_available", True), ("is_initialized", True), ("get_world_size", 2)):
-        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
-    with pytest.raises(RuntimeError, match="one of 2 processes, but distributed training is not supported yet"):
         GradVac(torch.optim.SGD(net.parameters()), tasks=TASKS, model=net)
 
 

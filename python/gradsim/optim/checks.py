@@ -7,38 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gradsim.distributed.found import check_model as check_wrappers
+
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-_DISTRIBUTED = "distributed training is not supported yet"
 
 
 def check_model(model: object) -> None:
-    """Refuse what is no module, and modules that are trained by several processes.
+    """Refuse what is no module, and modules whose gradients cannot be told apart by task.
 
     Raises:
         TypeError: `model` is not a `torch.nn.Module`.
-        RuntimeError: a DistributedDataParallel or FullyShardedDataParallel module is in it.
+        RuntimeError: see `gradsim.distributed.found.check_model`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    for module in model.modules():
-        kinds = {kind.__name__ for kind in type(module).__mro__}
-        if "DistributedDataParallel" in kinds and getattr(module, "gradient_as_bucket_view", False):
-            raise RuntimeError(
-                "model is a DistributedDataParallel with gradient_as_bucket_view=True, which overwrites the gradients "
-                f"of one task with those of the next; build it with gradient_as_bucket_view=False ({_DISTRIBUTED})"
-            )
-        wrapper = kinds & {"DistributedDataParallel", "FullyShardedDataParallel"}
-        if wrapper:
-            raise RuntimeError(f"model contains a {wrapper.pop()} module, but {_DISTRIBUTED}; use one process")
-
-
-def check_process() -> None:
-    """Refuse to correct gradients in each of several processes: each would get other gradients, without a word."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        raise RuntimeError(
-            f"this is one of {distributed.get_world_size()} processes, but {_DISTRIBUTED}; use one process"
-        )
+    check_wrappers(model)
 
 
 def check_parameters(parameters: Sequence[Tensor], names: Sequence[str]) -> None:
@@ -46,13 +29,11 @@ def check_parameters(parameters: Sequence[Tensor], names: Sequence[str]) -> None
 
     Raises:
         TypeError: a complex or float8 parameter that is trained.
-        RuntimeError: a DTensor, or a parameter with a post-accumulate-grad hook.
+        RuntimeError: a parameter with a post-accumulate-grad hook.
         ValueError: parameters that are trained on several devices.
     """
     first: tuple[str, torch.device] | None = None
     for p, name in zip(parameters, names, strict=True):
-        if any(kind.__name__ == "DTensor" for kind in type(p).__mro__):
-            raise RuntimeError(f"parameter {name} is a DTensor, but {_DISTRIBUTED}; use one process")
         if not p.requires_grad:
             continue
         if p.dtype not in DTYPES:

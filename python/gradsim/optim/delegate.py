@@ -27,6 +27,18 @@ class DelegatingOptimizer(torch.optim.Optimizer):
 
     base: torch.optim.Optimizer
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # Lightning imitates the class of the optimizer that it wraps, but with attributes of its own: a task captured
+        # there would be lost. So the attributes of its imitation are those of the optimizer itself.
+        super().__init_subclass__(**options)
+        if not any(kind.__name__ == "LightningOptimizer" for kind in cls.__mro__):
+            return
+        for kind in cls.__mro__:
+            if issubclass(kind, DelegatingOptimizer) and kind is not cls:
+                for name in vars(kind):
+                    if not name.startswith("__") and name != "step":  # its step goes through the strategy
+                        setattr(cls, name, _of_the_wrapped(name))
+
     def _delegate_to(self, base: torch.optim.Optimizer) -> None:
         """Instead of `Optimizer.__init__`, which would build param_groups and state beside those of the base."""
         self.base = base
@@ -97,6 +109,16 @@ class DelegatingOptimizer(torch.optim.Optimizer):
             load(state_dict[key])
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
+
+
+def _of_the_wrapped(name: str) -> property:
+    def get(self: Any) -> Any:
+        return getattr(self._optimizer, name)
+
+    def put(self: Any, value: object) -> None:
+        setattr(self._optimizer, name, value)
+
+    return property(get, put)
 
 
 def _followed_by(function: Callable[[], None], closure: Callable[[], Any]) -> Callable[[], Any]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from gradsim.distributed import Group
 from gradsim.gradients.granularity import Expression, Granularity, Spec
+from gradsim.optim.weighting import Weighting
 from gradsim.optim.wrapper import SurgeryOptimizer
 
 
@@ -45,12 +47,21 @@ class GradVac(SurgeryOptimizer):
             ones.
         max_target: what a target counts as at most, in (0, 1]; 1.0 gives the paper's.
         monitor: measure only; the gradients are summed as without surgery.
-        storage: `"autograd"` (no copy) or `"flat"` (one buffer `[T, N]`); see `gradsim.GradientBuffer`.
+        weighting: somebody else's weights instead of these: a weighting of TorchJD, or any function from a Gramian [m,
+            m] to m weights; see docs/optimizers.md.
+        storage: where the rows wait for the surgery: `"autograd"` (no copy), `"flat"` (one buffer `[T, N]`) or `"cpu"`
+            (offloaded); see `gradsim.GradientBuffer`, and `memory_plan()` for what each costs.
+        rows_dtype: `torch.bfloat16` keeps them in half the bytes of float32; None: as autograd makes them.
+        process_group: of processes that all have the same plain model and average their gradients here; None: as the
+            model tells (DistributedDataParallel, FSDP2, DTensors).
+        average: `"world"` (the mean over all processes, as DistributedDataParallel takes it) or `"present"` (over
+            those that had the task).
+        exchange: `"auto"`, `"reduce_scatter"`, `"all_to_all"` or `"all_reduce"`; see docs/stacks.md.
 
     Raises:
         ValueError, TypeError: names and values that are unknown, doubled or out of range; parameters without names
             where they are needed, or that the model does not contain; complex or float8 parameters; several devices.
-        RuntimeError: DistributedDataParallel, FSDP, DTensor or several processes; post-accumulate-grad hooks.
+        RuntimeError: wrappers whose gradients cannot be told apart by task; post-accumulate-grad hooks.
     """
 
     def __init__(
@@ -68,7 +79,12 @@ class GradVac(SurgeryOptimizer):
         vaccinate: Sequence[str] | None = None,
         max_target: float = 0.999,
         monitor: bool = False,
+        weighting: Weighting | None = None,
         storage: str = "autograd",
+        rows_dtype: torch.dtype | None = None,
+        process_group: Group | None = None,
+        average: str = "world",
+        exchange: str = "auto",
     ) -> None:
         super().__init__(
             base,
@@ -84,5 +100,10 @@ class GradVac(SurgeryOptimizer):
             vaccinate=vaccinate,
             max_target=max_target,
             monitor=monitor,
+            weighting=weighting,
             storage=storage,
+            rows_dtype=rows_dtype,
+            process_group=process_group,
+            average=average,
+            exchange=exchange,
         )

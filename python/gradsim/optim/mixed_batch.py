@@ -22,7 +22,9 @@ from gradsim.one_backward import (
 from gradsim.one_backward.verify import check, recorder_for
 from gradsim.optim import arguments
 from gradsim.optim.delegate import DelegatingOptimizer
+from gradsim.optim.held import combine_held
 from gradsim.optim.parameters import Layout
+from gradsim.optim.spreading import Spreading
 from gradsim.optim.streamed import StoredRows, StreamedStep
 from gradsim.optim.surgery import Surgery
 
@@ -39,6 +41,7 @@ class MixedBatches(DelegatingOptimizer):
     _plain: dict[int, Tensor]  # gradients of parameters in no group, not split by task
     _verified: bool
     _pool: Pool
+    _processes: Spreading
 
     @property
     def tasks(self) -> list[str]:
@@ -86,21 +89,32 @@ class MixedBatches(DelegatingOptimizer):
         if self._open is not None:
             raise RuntimeError(f"mixed_batch() was opened inside {self._open}; close that first")
         check_surroundings()
-        stream = last and self.buffer.storage == "autograd"
+        stream = last and self.buffer.storage != "flat"
         if second_pass and (self._in_step() or not stream):
             raise RuntimeError(
-                "second_pass=True keeps no rows: it needs storage='autograd', last=True and a single mixed batch in "
-                "the step, with nothing captured before"
+                "second_pass=True keeps no rows: it needs storage='autograd' or 'cpu', last=True and a single mixed "
+                "batch in the step, with nothing captured before"
             )
         self._begin("mixed_batch()")
+        if self._processes.shards is not None:
+            raise RuntimeError(
+                "mixed_batch() cannot follow parameters that are sharded over processes; use one task() block per task"
+            )
+        if self._processes.replicas is not None:
+            if second_pass:
+                raise RuntimeError(
+                    "second_pass=True keeps no rows, and there is nothing that could be averaged over the processes; "
+                    "leave it out"
+                )
+            stream = False
         if self._model is not None:
             check_model(self._model)
             samples.sequence_first = is_sequence_first(self._model)
-        stored, streamed = StoredRows(samples), None
+        stored, streamed = StoredRows(samples, self.buffer), None
         if stream:
             streamed = StreamedStep(self.surgery, self._layout, self.buffer, samples, self._pool, second_pass)
         parameters = self.buffer.parameters
-        skipped = self._layout.groups.excluded if task_scale is None else []
+        skipped = self._layout.groups.excluded if task_scale is None and self._processes.replicas is None else []
         outside = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
@@ -108,6 +122,7 @@ class MixedBatches(DelegatingOptimizer):
         try:
             with (
                 recorder or nullcontext(),
+                self._processes.capturing(self._model, self._open),
                 mixed(
                     parameters,
                     self._layout.names,
@@ -125,7 +140,7 @@ class MixedBatches(DelegatingOptimizer):
                 self._verified = check(recorder, collector, skipped, self.tasks)
             plain = {i: gradient for i in skipped if (gradient := parameters[i].grad) is not None}
             if streamed is None:
-                stored.add_to(self.buffer)
+                stored.add_to_buffer()
             elif second_pass:
                 streamed.combine(collector)
             else:
@@ -152,8 +167,11 @@ class MixedBatches(DelegatingOptimizer):
     def _combined(self) -> list[Tensor | None]:
         """The combined gradients of the step; what the surgery remembers is changed here."""
         if self._streamed is None:
-            present = sum(self.buffer.captured)
-            combined = self.surgery.run(self.buffer.rows, in_place=True, out=self.buffer.outputs())
+            if self._processes.replicas is not None or self._processes.shards is not None:
+                combined, present = self._processes.combined(self.surgery, self._layout, self.buffer)
+            else:
+                present = sum(self.buffer.captured)
+                combined = combine_held(self.surgery, self._layout.groups, self.buffer)
             scale = 1.0 / present if self.surgery.reduction == "mean" and present > 1 else 1.0
         else:
             combined, scale = self._streamed.commit()
@@ -165,6 +183,7 @@ class MixedBatches(DelegatingOptimizer):
     def _forget(self) -> None:
         self.buffer.clear()
         self._streamed, self._plain = None, {}
+        self._processes.blocks = []
 
     def _begin(self, what: str) -> None:
         raise NotImplementedError

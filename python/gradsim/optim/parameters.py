@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gradsim.distributed import unwrapped
 from gradsim.gradients.granularity import Granularity, Groups
 from gradsim.optim.checks import check_parameters
 
@@ -34,7 +35,7 @@ def layout_of(
 ) -> Layout:
     """Name, check and group the parameters.
 
-    The names come from the model, else from `known` (id of a parameter -> name), else from the named parameters of the
+    The names come from `known` (id of a parameter -> name), else from the model, else from the named parameters of the
     optimizer; a granularity that needs no names does without.
 
     Raises:
@@ -43,7 +44,7 @@ def layout_of(
     """
     parameters = flattened(param_groups)
     if model is not None:
-        names = _from_model(parameters, model)
+        names = _from_model(parameters, model, known or {})
     else:
         names = _from_groups(param_groups, known or {}, granularity)
     check_parameters(parameters, names)
@@ -63,8 +64,8 @@ def with_group(param_groups: Sequence[Mapping[str, Any]], new: Mapping[str, Any]
     return [*param_groups, added]
 
 
-def _from_model(parameters: list[Tensor], model: nn.Module) -> list[str]:
-    places = {id(p): name for name, p in model.named_parameters()}
+def _from_model(parameters: list[Tensor], model: nn.Module, known: Mapping[int, str]) -> list[str]:
+    places = {id(p): name for name, p in unwrapped(model).named_parameters()} | dict(known)
     names = [places.get(id(p)) for p in parameters]
     result = [name for name in names if name is not None]
     if len(result) < len(names):

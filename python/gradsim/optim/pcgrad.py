@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from gradsim.distributed import Group
 from gradsim.gradients.granularity import Expression, Granularity, Spec
+from gradsim.optim.weighting import Weighting
 from gradsim.optim.wrapper import SurgeryOptimizer
 
 
@@ -32,7 +34,16 @@ class PCGrad(SurgeryOptimizer):
         reduction: `"sum"` (the paper) or `"mean"` over the tasks present.
         vaccinate: the names of the tasks to correct; None: all.
         monitor: measure only; the gradients are summed as without surgery.
-        storage: `"autograd"` (no copy) or `"flat"` (one buffer `[T, N]`); see `gradsim.GradientBuffer`.
+        weighting: somebody else's weights instead of these: a weighting of TorchJD, or any function from a Gramian [m,
+            m] to m weights; see docs/optimizers.md.
+        storage: where the rows wait for the surgery: `"autograd"` (no copy), `"flat"` (one buffer `[T, N]`) or `"cpu"`
+            (offloaded); see `gradsim.GradientBuffer`, and `memory_plan()` for what each costs.
+        rows_dtype: `torch.bfloat16` keeps them in half the bytes of float32; None: as autograd makes them.
+        process_group: of processes that all have the same plain model and average their gradients here; None: as the
+            model tells (DistributedDataParallel, FSDP2, DTensors).
+        average: `"world"` (the mean over all processes, as DistributedDataParallel takes it) or `"present"` (over
+            those that had the task).
+        exchange: `"auto"`, `"reduce_scatter"`, `"all_to_all"` or `"all_reduce"`; see docs/stacks.md.
 
     Raises:
         ValueError, TypeError, RuntimeError: as `gradsim.GradVac`.
@@ -51,7 +62,12 @@ class PCGrad(SurgeryOptimizer):
         reduction: str = "sum",
         vaccinate: Sequence[str] | None = None,
         monitor: bool = False,
+        weighting: Weighting | None = None,
         storage: str = "autograd",
+        rows_dtype: torch.dtype | None = None,
+        process_group: Group | None = None,
+        average: str = "world",
+        exchange: str = "auto",
     ) -> None:
         super().__init__(
             base,
@@ -65,5 +81,10 @@ class PCGrad(SurgeryOptimizer):
             reduction=reduction,
             vaccinate=vaccinate,
             monitor=monitor,
+            weighting=weighting,
             storage=storage,
+            rows_dtype=rows_dtype,
+            process_group=process_group,
+            average=average,
+            exchange=exchange,
         )

@@ -30,11 +30,14 @@ class Plan:
         self.ascending = order.expand(G, T, T - 1).contiguous().to(device)
         self.excluded = frozenset(groups.excluded)
         self._members = groups.members
-        self._last: tuple[list[int], list[list[int]]] = ([], [[] for _ in groups.members])
+        self._known: dict[tuple[int, ...], list[list[int]]] = {}
 
-    def positions(self, parameters: list[int]) -> list[list[int]]:
-        """The groups as positions in `parameters`, which nearly always is the same list as last time."""
-        if parameters != self._last[0]:
-            places = {p: i for i, p in enumerate(parameters)}
-            self._last = (parameters, [[places[p] for p in group if p in places] for group in self._members])
-        return self._last[1]
+    def positions(self, parameters: Sequence[int]) -> list[list[int]]:
+        """The groups as positions in `parameters`, which nearly always are the same lists as in the last step."""
+        key = tuple(parameters)
+        if key not in self._known:
+            if len(self._known) > 4096:
+                self._known.clear()
+            places = {p: i for i, p in enumerate(key)}
+            self._known[key] = [[places[p] for p in group if p in places] for group in self._members]
+        return self._known[key]

@@ -26,6 +26,7 @@ TASKS = {
 }  # [G, T]
 SCALARS = {"step": torch.int64, "skipped": torch.int64}  # []
 FIELDS = {**PAIRS, **TASKS, **SCALARS}
+COUNTS = frozenset(name for name, dtype in FIELDS.items() if dtype is torch.int64)
 
 
 class SurgeryState:
@@ -40,6 +41,7 @@ class SurgeryState:
         self.groups = list(groups)
         self.tensors = _zeros(len(self.groups), len(self.tasks), device)
         self._aside: tuple[list[str], dict[str, Tensor]] | None = None  # all tasks that were loaded, and their tensors
+        self._told: set[str] = set()  # tasks of which a warning has said that they are new or gone
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +57,7 @@ class SurgeryState:
         """The same for other groups: a group of the same name keeps what it has, a new one starts at 0."""
         result = SurgeryState(self.tasks, groups, self.device)
         _copy(result.tensors, self.tensors, _matches(groups, self.groups), _matches(self.tasks, self.tasks))
+        result._told = set(self._told)
         if self._aside is not None:
             names, tensors = self._aside
             aside = _zeros(len(result.groups), len(names), self.device)
@@ -88,11 +91,25 @@ class SurgeryState:
             aside = _zeros(len(self.groups), len(tasks), self.device)
             _copy(aside, tensors, _matches(self.groups, groups), _matches(tasks, tasks))
             self._aside = (list(tasks), aside)
-            warnings.warn(
-                f"the loaded surgery state has tasks that are not trained here: {', '.join(vanished)}; their targets "
-                "are kept aside and saved again",
-                stacklevel=3,
+        self._tell([name for name in self.tasks if name not in tasks], vanished)
+
+    def _tell(self, new: Sequence[str], vanished: Sequence[str]) -> None:
+        """Warn of tasks that are new or gone: of each once, however often a state is loaded, and on one rank only.
+
+        Frameworks load the same state several times, and on every rank.
+        """
+        new, vanished = ([name for name in names if name not in self._told] for names in (new, vanished))
+        self._told.update(new, vanished)
+        parts = [f"has nothing of {', '.join(new)}: their targets start at 0"] if new else []
+        if vanished:
+            parts.append(
+                f"has tasks that are not trained here: {', '.join(vanished)}; their targets are kept aside and saved "
+                "again"
             )
+        distributed = torch.distributed
+        several = distributed.is_available() and distributed.is_initialized()
+        if parts and not (several and distributed.get_rank()):
+            warnings.warn(f"the loaded surgery state {'; it '.join(parts)}", stacklevel=4)
 
 
 def check_groups(saved: Sequence[str], groups: Sequence[str]) -> None:
@@ -127,6 +144,12 @@ def check_saved(saved: object) -> None:
         if not isinstance(x, Tensor) or x.shape != expected.shape or x.dtype != expected.dtype:
             was = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"{name} of the surgery state must be {list(expected.shape)} {expected.dtype}, not {was}")
+        if name in COUNTS and (x < 0).any():
+            raise ValueError(f"{name} of the surgery state must not be negative: it counts")
+        if name not in COUNTS and not x.isfinite().all():
+            raise ValueError(f"{name} of the surgery state must be finite")
+    if (saved["tensors"]["target"].abs() > 1 + 1e-6).any():
+        raise ValueError("target of the surgery state must hold cosines, between -1 and 1")
 
 
 def _zeros(G: int, T: int, device: torch.device) -> dict[str, Tensor]:

@@ -16,20 +16,33 @@ READY_BYTES = 4 << 20  # small groups wait for each other until their rows have 
 
 
 class StoredRows:
-    """Keeps the rows of a mixed batch until its block is left, then adds them to the buffer."""
+    """Keeps the rows of a mixed batch until its block is left, then adds them to the buffer.
 
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
+    Rows that the buffer keeps in another dtype or on the CPU are made so as they come: the others would take more room.
+    """
+
+    def __init__(self, samples: Samples, buffer: GradientBuffer) -> None:
+        self._samples, self._buffer = samples, buffer
         self._rows: dict[int, TaskRows] = {}
+        self._kept: list[dict[int, Tensor]] = [{} for _ in samples.present]
 
     def ready(self, parameter: int, rows: TaskRows | None) -> None:
-        if rows is not None:
+        if rows is None:
+            return
+        if not self._buffer.converts:
             self._rows[parameter] = rows
+            return
+        for t, kept, x in zip(self._samples.present, self._kept, rows.dense().unbind(), strict=True):
+            kept[parameter] = self._buffer.sum(t, parameter, x, in_place=False)
 
-    def add_to(self, buffer: GradientBuffer) -> None:
+    def add_to_buffer(self) -> None:
+        buffer, numbers = self._buffer, range(len(self._buffer.parameters))
         dense = {i: rows.dense() for i, rows in self._rows.items()}
         for j, t in enumerate(self._samples.present):
-            buffer.add(t, [dense[i][j] if i in dense else None for i in range(len(buffer.parameters))])
+            if buffer.converts:
+                buffer.put(t, [self._kept[j].get(i, buffer.rows[t][i]) for i in numbers])
+            else:
+                buffer.add(t, [dense[i][j] if i in dense else None for i in numbers])
 
 
 class StreamedStep:
@@ -124,7 +137,7 @@ class StreamedStep:
         self._reached.add(parameter)
         if k is not None and len(self._samples.present) > 1:
             with self._surgery.timed(self._device, steps=0):
-                self.step.measure(k, [[x] for x in self._column(parameter, rows)])
+                self.step.measure([parameter], [[x] for x in self._column(parameter, rows)])
 
     @torch.no_grad()
     def _run(self, ks: list[int], parameters: list[int]) -> None:
@@ -140,7 +153,7 @@ class StreamedStep:
 
     def _column(self, parameter: int, rows: TaskRows | None) -> Sequence[Tensor | None]:
         """The gradients of one parameter for all T tasks, with what was captured before."""
-        column = [row[parameter] for row in self._buffer.rows]
+        column = self._buffer.column(parameter, widened=True)
         if rows is None:
             return column
         if any(x is not None for x in column):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gradsim.distributed import unwrapped
 from gradsim.gradients.granularity import Expression, Granularity, Groups, Spec
 from gradsim.optim import arguments, checks
 from gradsim.optim import statistics as measured
@@ -17,8 +18,11 @@ from gradsim.optim.plan import Plan
 from gradsim.optim.state import VERSION, SurgeryState, check_groups, check_saved
 from gradsim.optim.step import SurgeryStep
 from gradsim.optim.timing import StepTimer
+from gradsim.optim.weighed import GroupWeightings, WeighedStep
+from gradsim.optim.weighting import Weighting
 
 if TYPE_CHECKING:
+    from gradsim.distributed import Spread
     from gradsim.similarity import Similarity
 
 
@@ -44,6 +48,9 @@ class Surgery:
         max_target: a target counts as at most this much when it is compared and aimed at, in (0, 1]; 1.0 gives the
             paper's.
         monitor: measure only; the result is the plain sum (or mean).
+        weighting: somebody else's weights instead of the method's: for each group a function from the Gramian of the
+            tasks present, float64 [m, m] on the CPU, to their weights [m], such as a weighting of TorchJD. See
+            docs/optimizers.md.
 
     Raises:
         ValueError, TypeError: a name or value that is unknown, doubled or out of range.
@@ -66,6 +73,7 @@ class Surgery:
         vaccinate: Sequence[str] | None = None,
         max_target: float = 0.999,
         monitor: bool = False,
+        weighting: Weighting | None = None,
     ) -> None:
         self.method = arguments.one_of("method", method, arguments.METHODS)
         self.granularity = Granularity.of(granularity, exclude)
@@ -75,6 +83,9 @@ class Surgery:
         self.reduction = arguments.one_of("reduction", reduction, arguments.REDUCTIONS)
         self.max_target = arguments.number("max_target", max_target, 0.0, 1.0, open_below=True)
         self.monitor = arguments.flag("monitor", monitor)
+        if weighting is not None and vaccinate is not None:
+            raise ValueError("give vaccinate= or weighting=, not both: a weighting weighs all tasks")
+        self.weightings = None if weighting is None else GroupWeightings(weighting)
         self.tasks = None if tasks is None else arguments.task_names(tasks)
         if self.tasks is not None:
             arguments.vaccinated(vaccinate, self.tasks)
@@ -85,7 +96,7 @@ class Surgery:
             if names is not None:
                 raise ValueError("give names= or model=, not both")
             checks.check_model(model)
-            names = [name for name, _ in model.named_parameters()]
+            names = [name for name, _ in unwrapped(model).named_parameters()]
         self.names = None if names is None else arguments.strings("names", names)
         self.groups: Groups | None = None if self.names is None else self.granularity.groups(self.names)
         self._state: SurgeryState | None = None
@@ -117,7 +128,7 @@ class Surgery:
         self.tasks, self.names, self.groups = tasks, names, groups
         try:
             return self.run(gradients, in_place=in_place)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             if None in known:  # a first call that was refused has told nothing
                 (self.tasks, self.names, self.groups), self._pending, self._state = known, pending, None
             raise
@@ -132,6 +143,8 @@ class Surgery:
             self._state = SurgeryState(self.tasks, self.groups.names, device)
             if self._pending is not None:
                 self._state.load(self._pending)
+                if self.weightings is not None:
+                    self.weightings.load(self._pending["weighting"], self.tasks)
                 self._pending = None
         else:
             self._state.to(device)
@@ -140,24 +153,36 @@ class Surgery:
 
     @torch.no_grad()
     def run(
-        self, gradients: Rows, *, in_place: bool = False, out: Sequence[Tensor] | None = None
+        self,
+        gradients: Rows,
+        *,
+        in_place: bool = False,
+        out: Sequence[Tensor] | None = None,
+        spread: Spread | None = None,
     ) -> list[Tensor | None]:
         """`__call__` for gradients that have been checked already, by a caller that knows tasks and names.
 
-        `out`: contiguous tensors, one per parameter, that the result is written to.
+        `out`: contiguous tensors, one per parameter, that the result is written to. `spread`: the gradients are the
+        parts of this process.
         """
         device = next((x.device for row in gradients for x in row if x is not None), None)
         if device is None:
             return [None] * len(gradients[0])
         with self.timed(device):
-            step = self.begin(device, sum(any(x is not None for x in row) for row in gradients))
+            step = self.begin(device, sum(any(x is not None for x in row) for row in gradients), spread)
             result = step.run(gradients, in_place=in_place, out=out)
             step.commit()  # last: gradients that are refused on the way leave no trace
         return result
 
-    def begin(self, device: torch.device, present: int) -> SurgeryStep:
+    def begin(self, device: torch.device, present: int, spread: Spread | None = None) -> SurgeryStep:
         """The surgery of one step, for a caller that goes group by group; `present`: the tasks that take part."""
-        return SurgeryStep(self, self.prepare(device), self._plan, present)
+        return SurgeryStep(self, self.prepare(device), self._plan, present, spread)
+
+    def weighed(self, state: SurgeryState) -> WeighedStep | None:
+        """The weights of one step, where they are somebody else's."""
+        if self.weightings is None or self.monitor:
+            return None
+        return WeighedStep(self.weightings, state.groups, state.tasks, self.seed, state.tensors["step"])
 
     def timed(self, device: torch.device, *, steps: int = 1) -> AbstractContextManager[None]:
         """Measure a block for `statistics`; a part of a step that is not its last counts as no step."""
@@ -234,7 +259,8 @@ class Surgery:
         """
         head = {"version": VERSION, "method": self.method, "seed": self.seed}
         if self._state is not None:
-            return {**head, **self._state.save()}
+            own = {} if self.weightings is None else {"weighting": self.weightings.save()}
+            return {**head, **self._state.save(), **own}
         return {**head, **(self._pending or {})}
 
     def check_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -255,6 +281,11 @@ class Surgery:
         check_saved(state_dict)
         if self.groups is not None:
             check_groups(state_dict["groups"], self.groups.names)
+        if self.weightings is not None:
+            self.weightings.check(state_dict.get("weighting"), self.tasks)
+        elif "weighting" in state_dict:
+            name = dict(state_dict["weighting"]).get("name")
+            raise ValueError(f"the surgery state is one of weighting={name} and cannot go on without it")
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was made, with its seed. Tasks and groups are matched by name.
@@ -271,7 +302,12 @@ class Surgery:
             self._pending = None
             if self._state is not None:
                 self._state = SurgeryState(self._state.tasks, self._state.groups, self._state.device)
+            if self.weightings is not None:
+                self.weightings.forget()
         elif self._state is None:
-            self._pending = {key: state_dict[key] for key in ("tasks", "groups", "tensors")}
+            kept = ("tasks", "groups", "tensors", "weighting")
+            self._pending = {key: state_dict[key] for key in kept if key in state_dict}
         else:
             self._state.load(state_dict)
+            if self.weightings is not None:
+                self.weightings.load(state_dict["weighting"], self._state.tasks)

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gradsim.distributed import AVERAGES, EXCHANGES, Group
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.gradients.granularity import Expression, Granularity, Spec
 from gradsim.one_backward import Pool
 from gradsim.optim import arguments, checks
 from gradsim.optim.losses import BackwardFn, Losses, by_task, run_backward
+from gradsim.optim.memory_costs import plan_for
+from gradsim.optim.memory_plan import MemoryPlan
 from gradsim.optim.mixed_batch import MixedBatches
 from gradsim.optim.parameters import Layout, flattened, layout_of, with_group
+from gradsim.optim.spreading import Spreading, check_ready_losses
 from gradsim.optim.surgery import Surgery
 
 if TYPE_CHECKING:
@@ -45,20 +49,26 @@ class SurgeryOptimizer(MixedBatches):
         granularity: Granularity | Spec = "all_layer",
         exclude: Expression | Sequence[Expression] = (),
         storage: str = "autograd",
+        rows_dtype: torch.dtype | None = None,
+        process_group: Group | None = None,
+        average: str = "world",
+        exchange: str = "auto",
         **options: Any,
     ) -> None:
         if not isinstance(base, torch.optim.Optimizer):
             raise TypeError(f"base must be a torch.optim.Optimizer, not {type(base).__name__}")
         if isinstance(base, SurgeryOptimizer):
             raise TypeError(f"base must be a plain optimizer, not a {type(base).__name__}")
-        checks.check_process()
         if model is not None:
             checks.check_model(model)
         granularity = Granularity.of(granularity, exclude)
         tasks = arguments.task_names(tasks)
+        arguments.one_of("average", average, AVERAGES)
+        arguments.one_of("exchange", exchange, EXCHANGES)
         layout = layout_of(base.param_groups, granularity, model)
         surgery = Surgery(method, tasks=tasks, names=layout.names, granularity=granularity, **options)
-        self._set_up(base, surgery, GradientBuffer(layout.parameters, len(tasks), storage), model, layout)
+        self._set_up(base, surgery, GradientBuffer(layout.parameters, len(tasks), storage, rows_dtype), model, layout)
+        self._processes = Spreading(process_group, average, exchange)
 
     def _set_up(
         self,
@@ -71,6 +81,7 @@ class SurgeryOptimizer(MixedBatches):
         self._delegate_to(base)
         self.surgery, self.buffer = surgery, buffer
         self._model, self._layout = model, layout
+        self._processes = Spreading()
         self._open = None
         self._streamed, self._plain, self._verified = None, {}, False
         self._pool = Pool()
@@ -78,6 +89,27 @@ class SurgeryOptimizer(MixedBatches):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(tasks={self.tasks}, base={self.base!r})"
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model; set it to what a framework has made of it (DistributedDataParallel, torch.compile, FSDP2).
+
+        How the gradients are spread over processes is found out anew at the next capture. Parameters keep the names
+        they have; new ones get theirs from the new model.
+
+        Raises:
+            RuntimeError: in the middle of a step; wrappers that are refused. TypeError: no module.
+        """
+        return self._model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        if self._open is not None or self._in_step():
+            raise RuntimeError("model was set in the middle of a step; call finish() or zero_grad() first")
+        checks.check_model(model)
+        if model is not self._model:
+            self._model = model
+            self._processes.forget()
 
     @contextmanager
     def task(self, name: str) -> Iterator[None]:
@@ -100,13 +132,15 @@ class SurgeryOptimizer(MixedBatches):
         self.buffer.open(t)
         self._open = f"task({name!r})"
         try:
-            yield
+            with self._processes.capturing(self._model, self._open):
+                yield
             checks.check_gradients([p.grad for p in self.buffer.parameters], self._layout.names, name)
         except BaseException:
             self.buffer.discard(t)
             raise
         else:
             self.buffer.close(t)
+            self._processes.blocks.append(t)
         finally:
             self._open = None
 
@@ -120,7 +154,9 @@ class SurgeryOptimizer(MixedBatches):
 
         Raises:
             ValueError, TypeError: unknown tasks, a list of another length, no tensor. And what `task` raises.
+            RuntimeError: a DistributedDataParallel or FSDP2 model, whose forwards must be in the blocks of the tasks.
         """
+        check_ready_losses(self._model)
         pairs = by_task(losses, self.tasks)
         for i, (name, loss) in enumerate(pairs):
             with self.task(name):
@@ -142,7 +178,7 @@ class SurgeryOptimizer(MixedBatches):
         """
         if self._open is not None:
             raise RuntimeError(f"finish() was called inside {self._open}; leave it first")
-        if not self._in_step():
+        if not self._in_step() and not self._is_awaited():
             return
         self._check_grads("after the last task")
         combined = self._combined()
@@ -151,14 +187,18 @@ class SurgeryOptimizer(MixedBatches):
                 p.grad = gradient
         self._forget()
         self._zeroed = {}
+        self._processes.is_finished = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """`finish()` and the step of the base optimizer; a plain base step if nothing was captured.
 
         With a closure, `finish()` follows each of its evaluations.
         """
-        self.finish()
-        return self._step_base(closure, self.finish)
+        if closure is None:
+            self.finish()  # else what was captured before belongs to the same step as what the closure captures
+        result = self._step_base(closure, self.finish)
+        self._processes.is_finished = False
+        return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """The base optimizer's, and what has been captured for the step is dropped.
@@ -169,6 +209,7 @@ class SurgeryOptimizer(MixedBatches):
         if self._open is not None:
             raise RuntimeError(f"zero_grad() was called inside {self._open}; leave it first")
         self._forget()
+        self._processes.is_finished = False
         self.base.zero_grad(set_to_none=set_to_none)
         kept = {} if set_to_none else {id(p): p.grad for p in self.buffer.parameters if p.grad is not None}
         self._zeroed = {key: (gradient, gradient._version) for key, gradient in kept.items()}
@@ -196,6 +237,14 @@ class SurgeryOptimizer(MixedBatches):
         """The running mean of the cosines between the task gradients, per group: see `Surgery.similarity`."""
         return self.surgery.similarity()
 
+    def memory_plan(self, world: int | None = None) -> MemoryPlan:
+        """What gradients will take with the present storage and with every other, before anything has run: print it.
+
+        It is an estimate for steps in which all tasks reach all parameters. The world: so many processes; None: those
+        that are there.
+        """
+        return plan_for(self.buffer, self._layout.groups, world or self._processes.size(self._model))
+
     def statistics(self) -> dict[str, Any]:
         """Share of corrections, mean cosines, time: see `Surgery.statistics`."""
         return self.surgery.statistics()
@@ -212,6 +261,7 @@ class SurgeryOptimizer(MixedBatches):
         """
         surgery = self.surgery
         self._load_state_dict_with(STATE_KEY, state_dict, surgery.check_state_dict, surgery.load_state_dict)
+        self._processes.is_agreed = False
 
     def __getstate__(self) -> dict[str, Any]:
         # As torch's optimizers: no hooks and no gradients, so nothing that was captured; and not the model, only its
@@ -221,13 +271,17 @@ class SurgeryOptimizer(MixedBatches):
             "surgery": self.surgery,
             "names": self._layout.names,
             "storage": self.buffer.storage,
+            "rows_dtype": self.buffer.rows_dtype,
+            "processes": self._processes,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         base, surgery = state["base"], state["surgery"]
         parameters = flattened(base.param_groups)
         layout = Layout(parameters, state["names"], surgery.groups)
-        self._set_up(base, surgery, GradientBuffer(parameters, len(surgery.tasks), state["storage"]), None, layout)
+        buffer = GradientBuffer(parameters, len(surgery.tasks), state["storage"], state.get("rows_dtype"))
+        self._set_up(base, surgery, buffer, None, layout)
+        self._processes = state["processes"]
 
     def _begin(self, what: str) -> None:
         """Before a capture: what must hold, for a first one of a step and for a further one."""
@@ -235,7 +289,30 @@ class SurgeryOptimizer(MixedBatches):
         started = self._in_step()
         if not started:
             self._refresh()
+            self._processes.find(self._model, self._layout, self.buffer)
         self._check_grads("between two tasks" if started else "before the first task of the step")
+
+    def _is_awaited(self) -> bool:
+        """Whether other processes may have captured something, and wait for this one in `finish`."""
+        if self._processes.is_finished and any(p.grad is not None for p in self.buffer.parameters):
+            return False
+        if self._is_initializing():
+            return False
+        if not self._processes.may_be_several(self._model):
+            return False
+        self._refresh()
+        self._processes.find(self._model, self._layout, self.buffer)
+        return self._processes.replicas is not None
+
+    def _is_initializing(self) -> bool:
+        """Whether torch's distributed checkpoint is making the state of the base optimizer.
+
+        It does so by a step with learning rates of 0 and gradients that no task has captured, perhaps on one rank only.
+        """
+        kept = {id(gradient) for gradient, _ in self._zeroed.values()}
+        return all(float(group.get("lr", 1.0)) == 0.0 for group in self.param_groups) and any(
+            p.grad is not None and id(p.grad) not in kept for p in self.buffer.parameters
+        )
 
     def _check_grads(self, when: str) -> None:
         """Refuse a gradient in p.grad that no task has captured: it would be lost, or counted for the wrong task."""
@@ -263,7 +340,8 @@ class SurgeryOptimizer(MixedBatches):
         return layout_of(param_groups, self.surgery.granularity, self._model, known)
 
     def _regroup(self, layout: Layout) -> None:
-        self.buffer = GradientBuffer(layout.parameters, len(self.tasks), self.buffer.storage)
+        self.buffer = self.buffer.renewed(layout.parameters)
+        self._processes.forget()
         self.surgery.regroup(layout.names, layout.groups)
         self._layout = layout
         self._zeroed, self._verified = {}, False

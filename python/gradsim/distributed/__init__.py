@@ -1,0 +1,30 @@
+"""Gradients that are spread over processes: DistributedDataParallel, FSDP2, tensor parallelism, or none of them."""
+
+from gradsim.distributed.checkpoint import SurgeryCheckpoint
+from gradsim.distributed.ddp import Forwards, ddp_of, unwrapped
+from gradsim.distributed.found import Spread, check_syncing, find_spread
+from gradsim.distributed.presence import Presence, agree
+from gradsim.distributed.processes import Group, Processes
+from gradsim.distributed.replicas import AVERAGES, EXCHANGES, Replicas, Slice
+from gradsim.distributed.shards import Shards
+from gradsim.distributed.slices import Bucket
+
+__all__ = [
+    "AVERAGES",
+    "EXCHANGES",
+    "Bucket",
+    "Forwards",
+    "Group",
+    "Presence",
+    "Processes",
+    "Replicas",
+    "Shards",
+    "Slice",
+    "Spread",
+    "SurgeryCheckpoint",
+    "agree",
+    "check_syncing",
+    "ddp_of",
+    "find_spread",
+    "unwrapped",
+]

@@ -1,0 +1,165 @@
+"""What an optimizer knows about the other processes of its training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gradsim.distributed import Forwards, Group, Presence, Replicas, Shards, agree, check_syncing, ddp_of, find_spread
+from gradsim.gradients.buffer import GradientBuffer
+from gradsim.optim.parameters import Layout
+from gradsim.optim.spread import from_replicas, from_shards
+from gradsim.optim.surgery import Surgery
+
+
+class Spreading:
+    """How the gradients of an optimizer are spread over processes, found out at the first capture.
+
+    Only then, because frameworks wrap the model and replace its parameters after the optimizer was made.
+
+    Attributes:
+        replicas, shards: at most one of them is there; neither: everything is in this process.
+        blocks: the tasks captured in this step, in their order.
+        is_finished: the gradients of the step are in p.grad; the next `finish` has nothing to do.
+        is_agreed: all processes have compared what they were given.
+    """
+
+    def __init__(self, process_group: Group | None = None, average: str = "world", exchange: str = "auto") -> None:
+        self._process_group, self._average, self._exchange = process_group, average, exchange
+        self.is_finished = False
+        self.blocks: list[int] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Find out anew at the next capture."""
+        self.replicas: Replicas | None = None
+        self.shards: Shards | None = None
+        self._forwards: Forwards | None = None
+        self._is_found = self.is_agreed = False
+
+    def may_be_several(self, model: nn.Module | None) -> bool:
+        """Whether there may be other processes, without looking for them."""
+        if not dist.is_available() or not dist.is_initialized():
+            return False
+        return self._is_found or self._process_group is not None or ddp_of(model) is not None
+
+    def size(self, model: nn.Module | None) -> int:
+        """The number of processes between which gradients are averaged, or will be."""
+        if self.replicas is not None:
+            return self.replicas.processes.size
+        return dist.get_world_size() if self.shards is None and self.may_be_several(model) else 1
+
+    def find(self, model: nn.Module | None, layout: Layout, buffer: GradientBuffer) -> None:
+        """Find out, once (what `find_spread` raises; ValueError: a storage that DTensors cannot have)."""
+        if self._is_found:
+            return
+        found = find_spread(
+            model,
+            layout.parameters,
+            layout.names,
+            self._process_group,
+            rows_dtype=buffer.rows_dtype,
+            average=self._average,
+            exchange=self._exchange,
+        )
+        if isinstance(found, Shards) and (buffer.storage != "autograd" or buffer.rows_dtype is not None):
+            raise ValueError(
+                "the rows of DTensors stay as FSDP makes them: use storage='autograd' and rows_dtype=None (each "
+                "process holds its part of them only)"
+            )
+        self.replicas = found if isinstance(found, Replicas) else None
+        self.shards = found if isinstance(found, Shards) else None
+        ddp = ddp_of(model)
+        self._forwards = None if ddp is None else Forwards(ddp)
+        self._is_found, self.is_agreed = True, False
+
+    @contextmanager
+    def capturing(self, model: nn.Module | None, what: str) -> Iterator[None]:
+        """Around forward and backward of a block: each process keeps its own gradients."""
+        self.is_finished = False
+        if self.shards is not None:
+            check_syncing(model)
+        if self._forwards is None:
+            yield
+        else:
+            with self._forwards.inside(what):
+                yield
+
+    def settled(self, kind: str, surgery: Surgery, layout: Layout, buffer: GradientBuffer) -> Presence:
+        """What all processes have captured (of replicas)."""
+        assert self.replicas is not None
+        self._agree(surgery, layout)
+        return self.replicas.settle(kind, buffer.rows)
+
+    def combined(self, surgery: Surgery, layout: Layout, buffer: GradientBuffer) -> tuple[list[Tensor | None], int]:
+        """The combined gradients of all processes, and how many tasks took part."""
+        if self.replicas is not None:
+            presence = self.settled("finish()", surgery, layout, buffer)
+            combined, present = from_replicas(surgery, self.replicas, buffer, presence), len(presence.tasks)
+            self.share_buffers()
+        else:
+            assert self.shards is not None
+            self._agree(surgery, layout)
+            self.shards.settle(buffer.rows, self.blocks)
+            combined, present = from_shards(surgery, self.shards, buffer), sum(buffer.captured)
+        self.blocks = []
+        return combined, present
+
+    def share_buffers(self) -> None:
+        """What DistributedDataParallel does with the buffers of its module."""
+        if self._forwards is not None and self.replicas is not None:
+            self._forwards.share_buffers(self.replicas.processes)
+
+    def _agree(self, surgery: Surgery, layout: Layout) -> None:
+        if self.is_agreed:
+            return
+        state = surgery.state_dict()
+        facts: list[tuple[str, object]] = [
+            ("tasks", surgery.tasks),
+            ("parameters", [(n, tuple(p.shape)) for n, p in zip(layout.names, layout.parameters, strict=True)]),
+            ("groups", (layout.groups.names, layout.groups.members, layout.groups.excluded)),
+            ("settings", (surgery.method, surgery.beta, surgery.order, surgery.seed, surgery.reduction)),
+            ("settings", (surgery.vaccinate, surgery.max_target, surgery.monitor, self._average, self._exchange)),
+            ("states of the surgery (load the checkpoint in all of them)", _values(state.get("tensors", {}))),
+        ]
+        if self.replicas is not None:
+            if self._forwards is None:  # DistributedDataParallel makes them the same itself
+                sums = [float(p.detach().double().sum()) for p in layout.parameters]
+                facts.append(("parameter values (start from the same ones)", sums))
+            agree(self.replicas.processes, facts)
+        elif self.shards is not None:
+            for processes in self.shards.agree():
+                agree(processes, facts)
+        self.is_agreed = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither process groups nor what was found: a copy finds out for itself.
+        return {"average": self._average, "exchange": self._exchange}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(None, state["average"], state["exchange"])  # type: ignore[misc]
+
+
+def check_ready_losses(model: nn.Module | None) -> None:
+    """Refuse losses whose forwards ran outside of the blocks (RuntimeError)."""
+    name = None
+    if ddp_of(model) is not None:
+        name = "a DistributedDataParallel"
+    elif model is not None and any("FSDPModule" in {k.__name__ for k in type(m).__mro__} for m in model.modules()):
+        name = "an FSDP2 module"
+    if name is not None:
+        raise RuntimeError(
+            f"backward() takes losses whose forwards ran already, but the model is {name}, which would reduce the "
+            "gradients of several tasks together; run forward and backward of each task inside task()"
+        )
+
+
+def _values(tensors: dict[str, Tensor]) -> list[tuple[str, str]]:
+    raw = {name: x.cpu().contiguous().view(-1).view(torch.uint8).numpy() for name, x in tensors.items()}
+    return [(name, hashlib.sha256(raw[name].tobytes()).hexdigest()) for name in sorted(raw)]
