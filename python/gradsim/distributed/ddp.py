@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -14,8 +15,9 @@ from gradsim.distributed.processes import Processes
 
 def ddp_of(model: nn.Module | None) -> DistributedDataParallel | None:
     """The DistributedDataParallel that the model is, also behind torch.compile."""
-    inner: object = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, DistributedDataParallel) else None
+    inner = getattr(model, "_orig_mod", model)
+    is_ddp = isinstance(inner, DistributedDataParallel)
+    return cast(DistributedDataParallel, inner) if is_ddp else None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -34,8 +36,8 @@ def check_ddp(ddp: DistributedDataParallel) -> None:
         )
     if ddp.static_graph:
         raise RuntimeError(
-            "model is a DistributedDataParallel with static_graph=True, which torch cannot combine with no_sync(); build "
-            "it without"
+            "model is a DistributedDataParallel with static_graph=True, which torch cannot combine with no_sync(); "
+            "build it without"
         )
     if getattr(ddp, "mixed_precision", None) is not None:
         raise RuntimeError(

@@ -38,21 +38,29 @@ def digest(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def settle(processes: Processes, kind: str, here: Tensor) -> Presence:
-    """Tell each other what is there: bool [T, P].
+def meet(processes: Processes, kind: str, number: int = 0) -> list[int]:
+    """Wait until all processes come to the same; what each of them has to say there.
 
     Raises:
-        RuntimeError: some processes do something else at this moment than others.
+        RuntimeError: some came to something else.
     """
-    mine = digest(here.shape, here.numpy().tobytes())
-    said = processes.say([digest(kind), mine])
+    said = processes.say([digest(kind), number])
     if len({what for what, _ in said}) > 1:
         alike = [r for r, (what, _) in enumerate(said) if what == said[processes.rank][0]]
         raise RuntimeError(
             f"ranks {alike} of {processes.size} came to {kind}, the others to something else; every process must call "
             "finish() and mixed_batch() as often and in the same order, whatever tasks it has"
         )
-    if len({presence for _, presence in said}) == 1:
+    return [each for _, each in said]
+
+
+def settle(processes: Processes, kind: str, here: Tensor) -> Presence:
+    """Tell each other what is there: bool [T, P].
+
+    Raises:
+        RuntimeError: some processes do something else at this moment than others.
+    """
+    if len(set(meet(processes, kind, digest(here.shape, here.numpy().tobytes())))) == 1:
         table = here[None].expand(processes.size, -1, -1)
     else:
         table = torch.tensor(processes.say(here.flatten().tolist()), dtype=torch.bool).view(-1, *here.shape)

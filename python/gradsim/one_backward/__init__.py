@@ -5,7 +5,7 @@ from gradsim.one_backward.collector import Collector, Sink
 from gradsim.one_backward.pool import Pool, Space
 from gradsim.one_backward.rows import TaskRows
 from gradsim.one_backward.samples import Samples
-from gradsim.one_backward.scale import Scale, TaskScale, check_scale
+from gradsim.one_backward.scale import Scale, TaskScale, Together, check_scale
 
 __all__ = [
     "Collector",
@@ -16,6 +16,7 @@ __all__ = [
     "Space",
     "TaskRows",
     "TaskScale",
+    "Together",
     "check_model",
     "check_scale",
     "check_surroundings",

@@ -59,7 +59,7 @@ def mixed(
             watched[F.cross_entropy] = lambda f, func, args, kwargs: (
                 None if f.collector.in_backward else scale.count(func, args, kwargs)
             )
-    if len(samples.present) == 1:
+    if len(samples.present) == 1 and (scale is None or scale.needs_no_split):
         yield from _alone(collector, skipped)
         return
     if second_pass:

@@ -14,6 +14,10 @@ from gradsim.one_backward.samples import Samples
 TaskScale = str | Mapping[str, float] | None
 SCALES = ("mean", "tokens")
 
+# From the counts of this process, float64 [T], to those of all processes together, and to the number of processes that
+# the mean of each task's gradients is taken over.
+Together = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 def check_scale(task_scale: object, tasks: Sequence[str]) -> None:
     """Refuse what is no scale (ValueError, TypeError)."""
@@ -37,15 +41,21 @@ class Scale:
     `"mean"`: B / n_t, so that a mean over B samples becomes a mean over the n_t samples of the task. `"tokens"`: K /
     k_t, the same for the K targets that the cross entropy of the block does not ignore. A dict: its factors, 1 for what
     it does not name.
+
+    Args:
+        together: adds the counts of several processes up, so that the mean is one over the samples of all of them.
     """
 
-    def __init__(self, task_scale: TaskScale, samples: Samples, tasks: Sequence[str]) -> None:
-        self._samples, self._kind = samples, task_scale
+    def __init__(
+        self, task_scale: TaskScale, samples: Samples, tasks: Sequence[str], together: Together | None = None
+    ) -> None:
+        self._samples, self._kind, self._together = samples, task_scale, together
+        self._num_tasks = len(tasks)
         self._factors: Tensor | None = None
         self._calls = 0
         if task_scale == "mean":
-            self._factors = torch.tensor([samples.size / n for n in samples.counts], dtype=torch.float64)
-        elif task_scale == "tokens" and len(samples.present) == 1:
+            self._factors = self._shares(torch.tensor(samples.counts, dtype=torch.float64))
+        elif task_scale == "tokens" and self.needs_no_split and len(samples.present) == 1:
             self._factors = torch.ones(1, dtype=torch.float64)
         elif isinstance(task_scale, Mapping):
             factors = [float(task_scale.get(tasks[t], 1.0)) for t in samples.present]
@@ -54,6 +64,11 @@ class Scale:
     @property
     def counts_tokens(self) -> bool:
         return self._kind == "tokens"
+
+    @property
+    def needs_no_split(self) -> bool:
+        """Whether nothing has to be counted in a batch of a single task."""
+        return self._together is None or not self.counts_tokens
 
     def count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the targets of a call of F.cross_entropy."""
@@ -70,8 +85,15 @@ class Scale:
                 "task_scale='tokens' met a second cross entropy in one block; give the factors as a dict"
             )
         counted = (target.detach() != ignored).reshape(self._samples.size, -1).sum(1, dtype=torch.float64)
-        tokens = self._samples.totals(counted)
-        self._factors = torch.where(tokens > 0, tokens.sum() / tokens, 0.0)
+        self._factors = self._shares(self._samples.totals(counted))
+
+    def _shares(self, counts: Tensor) -> Tensor:
+        """What makes of a mean over everything here a mean over what the task has, in all processes: float64 [T']."""
+        if self._together is None:
+            return torch.where(counts > 0, counts.sum() / counts, 0.0)
+        at = torch.tensor(self._samples.present, device=counts.device)
+        everywhere, processes = self._together(counts.new_zeros(self._num_tasks).index_put((at,), counts))
+        return torch.where(counts > 0, processes[at] * counts.sum() / everywhere[at], 0.0)
 
     def factors(self, device: torch.device) -> Tensor | None:
         """float64 [T'], or None where nothing is to be changed."""

@@ -26,6 +26,7 @@ from gradsim.optim.held import combine_held
 from gradsim.optim.parameters import Layout
 from gradsim.optim.spreading import Spreading
 from gradsim.optim.streamed import StoredRows, StreamedStep
+from gradsim.optim.streamed_exchange import StreamedExchange
 from gradsim.optim.surgery import Surgery
 
 
@@ -37,7 +38,7 @@ class MixedBatches(DelegatingOptimizer):
     _layout: Layout
     _model: nn.Module | None
     _open: str | None  # the block that is open
-    _streamed: StreamedStep | None  # the last mixed batch of the step, already corrected
+    _streamed: StreamedStep | StreamedExchange | None  # the last mixed batch of the step, already corrected
     _plain: dict[int, Tensor]  # gradients of parameters in no group, not split by task
     _verified: bool
     _pool: Pool
@@ -100,18 +101,19 @@ class MixedBatches(DelegatingOptimizer):
             raise RuntimeError(
                 "mixed_batch() cannot follow parameters that are sharded over processes; use one task() block per task"
             )
-        if self._processes.replicas is not None:
-            if second_pass:
-                raise RuntimeError(
-                    "second_pass=True keeps no rows, and there is nothing that could be averaged over the processes; "
-                    "leave it out"
-                )
-            stream = False
+        if self._processes.replicas is not None and second_pass:
+            raise RuntimeError(
+                "second_pass=True keeps no rows, and there is nothing that could be averaged over the processes; leave "
+                "it out"
+            )
         if self._model is not None:
             check_model(self._model)
             samples.sequence_first = is_sequence_first(self._model)
-        stored, streamed = StoredRows(samples, self.buffer), None
-        if stream:
+        stored = StoredRows(samples, self.buffer)
+        streamed: StreamedStep | StreamedExchange | None = None
+        if stream and self._processes.replicas is not None:
+            streamed = self._processes.stream(self.surgery, self._layout, self.buffer, samples)
+        elif stream:
             streamed = StreamedStep(self.surgery, self._layout, self.buffer, samples, self._pool, second_pass)
         parameters = self.buffer.parameters
         skipped = self._layout.groups.excluded if task_scale is None and self._processes.replicas is None else []
@@ -130,7 +132,7 @@ class MixedBatches(DelegatingOptimizer):
                     streamed or stored,
                     skipped=skipped,
                     model=self._model,
-                    scale=Scale(task_scale, samples, self.tasks),
+                    scale=Scale(task_scale, samples, self.tasks, self._processes.together()),
                     second_pass=second_pass,
                     space=None if streamed is None else streamed.space,
                 ) as collector,
@@ -141,7 +143,7 @@ class MixedBatches(DelegatingOptimizer):
             plain = {i: gradient for i in skipped if (gradient := parameters[i].grad) is not None}
             if streamed is None:
                 stored.add_to_buffer()
-            elif second_pass:
+            elif second_pass and isinstance(streamed, StreamedStep):
                 streamed.combine(collector)
             else:
                 streamed.flush()
@@ -175,6 +177,7 @@ class MixedBatches(DelegatingOptimizer):
             scale = 1.0 / present if self.surgery.reduction == "mean" and present > 1 else 1.0
         else:
             combined, scale = self._streamed.commit()
+            self._processes.after_stream(self._streamed)
         for i, gradient in self._plain.items():
             before, gradient = combined[i], gradient if scale == 1.0 else gradient * scale
             combined[i] = gradient if before is None else before + gradient

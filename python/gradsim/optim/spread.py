@@ -45,7 +45,7 @@ def from_replicas(
             for i, x in combine_slices(step, replicas, measured, weights, device):
                 result[i] = x
         step.commit()
-    return [None if x is None else x.to(_dtype(p)) for x, p in zip(result, buffer.parameters, strict=True)]
+    return [None if x is None else x.to(grad_dtype(p)) for x, p in zip(result, buffer.parameters, strict=True)]
 
 
 @torch.no_grad()
@@ -91,6 +91,6 @@ def _exchanged(replicas: Replicas, buffer: GradientBuffer, presence: Presence, d
     yield from under_way
 
 
-def _dtype(parameter: Tensor) -> torch.dtype:
+def grad_dtype(parameter: Tensor) -> torch.dtype:
     """The dtype of the gradient of a parameter."""
     return getattr(parameter, "grad_dtype", None) or parameter.dtype

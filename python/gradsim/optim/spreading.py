@@ -11,10 +11,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gradsim.distributed import Forwards, Group, Presence, Replicas, Shards, agree, check_syncing, ddp_of, find_spread
+from gradsim.distributed import (
+    Forwards,
+    Group,
+    Presence,
+    Replicas,
+    Shards,
+    agree,
+    check_syncing,
+    ddp_of,
+    find_spread,
+    meet,
+    settle,
+)
 from gradsim.gradients.buffer import GradientBuffer
+from gradsim.one_backward import Samples, Together
 from gradsim.optim.parameters import Layout
 from gradsim.optim.spread import from_replicas, from_shards
+from gradsim.optim.streamed_exchange import StreamedExchange
 from gradsim.optim.surgery import Surgery
 
 
@@ -41,6 +55,7 @@ class Spreading:
         self.replicas: Replicas | None = None
         self.shards: Shards | None = None
         self._forwards: Forwards | None = None
+        self._order: list[int] | None = None  # in which the groups of a mixed batch travel
         self._is_found = self.is_agreed = False
 
     def may_be_several(self, model: nn.Module | None) -> bool:
@@ -111,6 +126,37 @@ class Spreading:
         self.blocks = []
         return combined, present
 
+    def stream(self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples) -> StreamedExchange:
+        """For the last mixed batch of a step: what takes the task gradients of all replicas as they come."""
+        assert self.replicas is not None
+        self._agree(surgery, layout)
+        here = torch.tensor([[x is not None for x in row] for row in buffer.rows])
+        here[samples.present] = True
+        presence = settle(self.replicas.processes, "the last mixed_batch()", here)
+        return StreamedExchange(surgery, layout, buffer, samples, self.replicas, presence, self._order)
+
+    def after_stream(self, streamed: object) -> None:
+        """Once a step has been streamed: go by the order in which the groups of rank 0 were complete."""
+        if isinstance(streamed, StreamedExchange):
+            assert self.replicas is not None
+            if self._order is None:
+                self._order = self.replicas.processes.say(streamed.finished)[0]
+            self.share_buffers()
+
+    def together(self) -> Together | None:
+        """Adds the counts of all replicas up, for `one_backward.Scale`."""
+        if self.replicas is None:
+            return None
+        replicas = self.replicas
+
+        def together(counts: Tensor) -> tuple[Tensor, Tensor]:
+            meet(replicas.processes, "the counts of a mixed_batch()")
+            everywhere, having = replicas.processes.sum_(torch.stack([counts, (counts > 0).double()]))
+            is_world = replicas.average == "world"
+            return everywhere, torch.full_like(having, replicas.processes.size) if is_world else having
+
+        return together
+
     def share_buffers(self) -> None:
         """What DistributedDataParallel does with the buffers of its module."""
         if self._forwards is not None and self.replicas is not None:
@@ -127,6 +173,7 @@ class Spreading:
             ("settings", (surgery.method, surgery.beta, surgery.order, surgery.seed, surgery.reduction)),
             ("settings", (surgery.vaccinate, surgery.max_target, surgery.monitor, self._average, self._exchange)),
             ("states of the surgery (load the checkpoint in all of them)", _values(state.get("tensors", {}))),
+            ("weightings", state.get("weighting")),
         ]
         if self.replicas is not None:
             if self._forwards is None:  # DistributedDataParallel makes them the same itself

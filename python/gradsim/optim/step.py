@@ -125,11 +125,16 @@ class SurgeryStep:
         return self._weights(M, at, dtype) * self.scale
 
     def combine(
-        self, parameters: Sequence[int], rows: Rows, weights: Tensor | None, out: Sequence[Tensor]
+        self,
+        parameters: Sequence[int],
+        rows: Rows,
+        weights: Tensor | None,
+        out: Sequence[Tensor],
+        ks: Sequence[int] | None = None,
     ) -> list[Tensor | None]:
-        """The combined gradients, by the weights [G, T] of `weigh`: rows [T][len(parameters)] into `out`.
+        """The combined gradients, by what `weigh` gave for the groups `ks`: rows [T][len(parameters)] into `out`.
 
-        weights: None where nothing `is_measured`.
+        weights: [len(ks), T]; None where nothing `is_measured`.
         """
         result: list[Tensor | None] = [None] * len(parameters)
         columns = sort_columns(rows, [i for i, p in enumerate(parameters) if p in self._plan.excluded])
@@ -140,7 +145,7 @@ class SurgeryStep:
                 each, numbers, places = take(rows, chosen), [parameters[i] for i in chosen], [out[i] for i in chosen]
                 if shared:
                     assert weights is not None
-                    combined = self._combined(each, numbers, places, weights)
+                    combined = self._combined(each, numbers, places, weights, ks)
                 else:
                     combined = self._summed(each, places)
                 for i, x in zip(chosen, combined, strict=True):
@@ -185,9 +190,7 @@ class SurgeryStep:
     def _some(self, rows: Rows, parameters: list[int], places: Places, ks: list[int]) -> list[Tensor | None]:
         if self._is_apart:
             self.measure(parameters, rows)
-            weights = torch.zeros_like(self._target[..., 0])
-            weights[self._index(ks)] = self.weigh(_first(rows)[0].dtype, ks)
-            return self._combined(rows, parameters, places, weights)
+            return self._combined(rows, parameters, places, self.weigh(_first(rows)[0].dtype, ks), ks)
         positions = self._plan.positions(parameters)
         groups = [positions[k] for k in ks]
         at = self._index(ks)
@@ -233,8 +236,16 @@ class SurgeryStep:
             self._target[at], self._corrections[at] = target, corrections
         return weights
 
-    def _combined(self, rows: Rows, parameters: Sequence[int], places: Places, weights: Tensor) -> list[Tensor | None]:
-        return combine(rows, weights, self._plan.positions(parameters), out=places)
+    def _combined(
+        self,
+        rows: Rows,
+        parameters: Sequence[int],
+        places: Places,
+        weights: Tensor,
+        ks: Sequence[int] | None = None,
+    ) -> list[Tensor | None]:
+        positions = self._plan.positions(parameters)
+        return combine(rows, weights, positions if ks is None else [positions[k] for k in ks], out=places)
 
     def _index(self, ks: list[int]) -> slice | Tensor:
         """Groups as an index that nobody has to wait for."""

@@ -137,12 +137,12 @@ class StreamedStep:
         self._reached.add(parameter)
         if k is not None and len(self._samples.present) > 1:
             with self._surgery.timed(self._device, steps=0):
-                self.step.measure([parameter], [[x] for x in self._column(parameter, rows)])
+                self.step.measure([parameter], [[x] for x in column_of(self._buffer, self._samples, parameter, rows)])
 
     @torch.no_grad()
     def _run(self, ks: list[int], parameters: list[int]) -> None:
         taken = [(i, self._rows.pop(i)) for i in parameters]
-        columns = [self._column(i, rows) for i, rows in taken]
+        columns = [column_of(self._buffer, self._samples, i, rows) for i, rows in taken]
         with self._surgery.timed(self._device, steps=0):
             results = self.step.run_groups(ks, parameters, list(zip(*columns, strict=True)))
         for (i, rows), x in zip(taken, results, strict=True):
@@ -151,14 +151,17 @@ class StreamedStep:
             if k in self._spaces:
                 self._spaces.pop(k).release()
 
-    def _column(self, parameter: int, rows: TaskRows | None) -> Sequence[Tensor | None]:
-        """The gradients of one parameter for all T tasks, with what was captured before."""
-        column = self._buffer.column(parameter, widened=True)
-        if rows is None:
-            return column
-        if any(x is not None for x in column):
-            rows.values, rows.places = rows.dense(), None
-        for t, x in zip(self._samples.present, rows.values.unbind(), strict=True):
-            before = column[t]
-            column[t] = x if before is None else x.add_(before)
+
+def column_of(
+    buffer: GradientBuffer, samples: Samples, parameter: int, rows: TaskRows | None
+) -> Sequence[Tensor | None]:
+    """The gradients of one parameter for all T tasks: those of a mixed batch, and what was captured before."""
+    column = buffer.column(parameter, widened=True)
+    if rows is None:
         return column
+    if any(x is not None for x in column):
+        rows.values, rows.places = rows.dense(), None
+    for t, x in zip(samples.present, rows.values.unbind(), strict=True):
+        before = column[t]
+        column[t] = x if before is None else x.add_(before)
+    return column

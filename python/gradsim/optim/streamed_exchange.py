@@ -1,0 +1,170 @@
+"""The task gradients of a mixed batch, exchanged between processes group by group while the backward goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradsim.distributed import Bucket, Presence, Replicas, Slice
+from gradsim.gradients.buffer import GradientBuffer
+from gradsim.one_backward import Samples, TaskRows
+from gradsim.optim.columns import Rows
+from gradsim.optim.parameters import Layout
+from gradsim.optim.spread import grad_dtype
+from gradsim.optim.streamed import column_of
+from gradsim.optim.surgery import Surgery
+
+UNIT_BYTES = 16 << 20  # small groups travel together until their rows have this size
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Groups (`ks`) that travel together, with all their parameters; or parameters of no group."""
+
+    ks: list[int]
+    parameters: list[int]
+
+
+def units(layout: Layout, order: Sequence[int] | None, num_tasks: int, limit_bytes: int = UNIT_BYTES) -> list[Unit]:
+    """All parameters in units; every process makes the same ones.
+
+    order: of the groups, and after them the parameters of no group; None: backward, as the last layers come first.
+    """
+    entries = [(k, members) for k, members in enumerate(layout.groups.members)]
+    entries += [(-1, [i]) for i in layout.groups.excluded]
+    if order is None:
+        order = sorted(range(len(entries)), key=lambda e: -max(entries[e][1]))
+    result: list[Unit] = []
+    size = limit_bytes
+    for e in order:
+        k, members = entries[e]
+        if size >= limit_bytes:
+            result.append(Unit([], []))
+            size = 0
+        if k >= 0:
+            result[-1].ks.append(k)
+        result[-1].parameters.extend(members)
+        size += num_tasks * sum(layout.parameters[i].nbytes for i in members)
+    return result
+
+
+class StreamedExchange:
+    """The last mixed batch of a step, in several processes that have all parameters.
+
+    As soon as the groups of a unit are complete, their rows leave for the processes that own their slices; when the
+    next unit leaves, they are measured, weighed and combined, and the results leave for everybody. All processes do
+    this in the same order of units, whatever their own batches hold.
+
+    Args:
+        surgery, layout, buffer, samples: as for `StreamedStep`.
+        replicas: exchanges. presence: which process has which task.
+        order: of the groups (see `units`).
+
+    Attributes:
+        combined: for each parameter the combined gradient, None where no task of any process reached it.
+        finished: the entries of `units` in the order in which they were complete here.
+    """
+
+    def __init__(
+        self,
+        surgery: Surgery,
+        layout: Layout,
+        buffer: GradientBuffer,
+        samples: Samples,
+        replicas: Replicas,
+        presence: Presence,
+        order: Sequence[int] | None,
+    ) -> None:
+        self._surgery, self._layout, self._buffer, self._samples = surgery, layout, buffer, samples
+        self._replicas, self._presence = replicas, presence
+        self._device = layout.parameters[0].device
+        self._is_whole = replicas.exchange == "all_reduce"
+        self.step = surgery.begin(self._device, len(presence.tasks), None if self._is_whole else replicas)
+        self.combined: list[Tensor | None] = [None] * len(layout.parameters)
+        self._units = units(layout, order, len(presence.tasks))
+        self._unit_of = {i: u for u, unit in enumerate(self._units) for i in unit.parameters}
+        self._missing = [len(unit.parameters) for unit in self._units]
+        self._launched = 0
+        self._rows: dict[int, TaskRows | None] = {}
+        self._reached = torch.zeros(len(layout.parameters), dtype=torch.float64)
+        self._sent: tuple[Unit, list[Slice]] | None = None
+        self._gathering: list[tuple[Bucket, Callable[[], list[Tensor]]]] = []
+        self._entries = [set(members) for members in layout.groups.members] + [{i} for i in layout.groups.excluded]
+        self._entry_of = {i: e for e, members in enumerate(self._entries) for i in members}
+        self.finished: list[int] = []
+
+    def ready(self, parameter: int, rows: TaskRows | None) -> None:
+        self._rows[parameter] = rows
+        entry = self._entry_of[parameter]
+        self._entries[entry].discard(parameter)
+        if not self._entries[entry]:
+            self.finished.append(entry)
+        self._missing[self._unit_of[parameter]] -= 1
+        while self._launched < len(self._units) and not self._missing[self._launched]:
+            self._launched += 1
+            self._launch(self._units[self._launched - 1])
+
+    def space(self, parameter: int, shape: torch.Size, dtype: torch.dtype, asking: set[int]) -> Tensor | None:
+        """Rows leave as copies; there is nothing to be used again."""
+        return None
+
+    def flush(self) -> None:
+        """Wait for what has left, and find out which parameters were reached at all."""
+        self._measure_sent()
+        self._reached = self._replicas.processes.sum_(self._reached)
+
+    def commit(self) -> tuple[list[Tensor | None], float]:
+        """The combined gradients, and what the sum of the tasks was multiplied by; targets and counters change now."""
+        with self._surgery.timed(self._device):
+            for bucket, gathered in self._gathering:
+                for i, whole in zip(bucket.parameters, gathered(), strict=True):
+                    self.combined[i] = whole
+            self.step.commit()
+        for i, count in enumerate(self._reached.tolist()):
+            x = self.combined[i]
+            self.combined[i] = x.to(grad_dtype(self._layout.parameters[i])) if x is not None and count else None
+        return self.combined, self.step.scale if len(self._presence.tasks) > 1 else 1.0
+
+    @torch.no_grad()
+    def _launch(self, unit: Unit) -> None:
+        with self._surgery.timed(self._device, steps=0):
+            columns = {i: self._column(i, self._rows.pop(i)) for i in unit.parameters}
+            slices = []
+            for bucket in self._replicas.buckets(unit.parameters, len(self._presence.tasks)):
+                rows = list(zip(*(columns.pop(i) for i in bucket.parameters), strict=True))
+                slices.append(self._replicas.send(bucket, rows, self._presence, self._device))
+            self._measure_sent()
+            self._sent = unit, slices
+
+    def _column(self, parameter: int, rows: TaskRows | None) -> Sequence[Tensor | None]:
+        if rows is not None:
+            rows.values, rows.places = rows.dense(), None
+        column = column_of(self._buffer, self._samples, parameter, rows)
+        self._reached[parameter] = any(x is not None for x in column)
+        return column
+
+    @torch.no_grad()
+    def _measure_sent(self) -> None:
+        if self._sent is None:
+            return
+        (unit, slices), self._sent = self._sent, None
+        arrived: list[tuple[Bucket, Rows]] = [(slice_.bucket, slice_.rows()) for slice_ in slices]
+        if self._is_whole:
+            numbers = [i for bucket, _ in arrived for i in bucket.parameters]
+            rows = [[x for _, each in arrived for x in each[t]] for t in range(len(self._buffer.rows))]
+            for i, x in zip(numbers, self.step.run_groups(unit.ks, numbers, rows), strict=True):
+                self.combined[i] = x
+            return
+        for bucket, pieces in arrived:
+            self.step.measure(bucket.parameters, pieces)
+        weights = None
+        if unit.ks and len(self._presence.tasks) > 1:
+            weights = self.step.weigh(arrived[0][0].dtype, unit.ks)
+        for bucket, pieces in arrived:
+            held = torch.zeros(bucket.size, dtype=bucket.dtype, device=self._device)
+            places = bucket.pieces(held, self._replicas.processes.rank)
+            self.step.combine(bucket.parameters, pieces, weights, places, unit.ks)
+            self._gathering.append((bucket, self._replicas.gather(bucket, held)))
