@@ -3,7 +3,7 @@
 from gradsim.distributed.checkpoint import SurgeryCheckpoint
 from gradsim.distributed.ddp import Forwards, ddp_of, unwrapped
 from gradsim.distributed.found import Spread, check_syncing, find_spread
-from gradsim.distributed.presence import Presence, agree, meet, settle
+from gradsim.distributed.presence import Facts, Presence, meet, settle
 from gradsim.distributed.processes import Group, Processes
 from gradsim.distributed.replicas import AVERAGES, EXCHANGES, Replicas, Slice
 from gradsim.distributed.shards import Shards
@@ -13,6 +13,7 @@ __all__ = [
     "AVERAGES",
     "EXCHANGES",
     "Bucket",
+    "Facts",
     "Forwards",
     "Group",
     "Presence",
@@ -22,7 +23,6 @@ __all__ = [
     "Slice",
     "Spread",
     "SurgeryCheckpoint",
-    "agree",
     "check_syncing",
     "ddp_of",
     "find_spread",

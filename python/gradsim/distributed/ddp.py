@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,9 +14,11 @@ from gradsim.distributed.processes import Processes
 
 def ddp_of(model: nn.Module | None) -> DistributedDataParallel | None:
     """The DistributedDataParallel that the model is, also behind torch.compile."""
-    inner = getattr(model, "_orig_mod", model)
-    is_ddp = isinstance(inner, DistributedDataParallel)
-    return cast(DistributedDataParallel, inner) if is_ddp else None
+    inner: object = getattr(model, "_orig_mod", model)
+    if not isinstance(inner, DistributedDataParallel):
+        return None
+    ddp: DistributedDataParallel = inner
+    return ddp
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,29 +38,48 @@ def digest(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def meet(processes: Processes, kind: str, number: int = 0) -> list[int]:
-    """Wait until all processes come to the same; what each of them has to say there.
+class Facts:
+    """What all processes must have been given alike; one number stands for it until it is doubted.
+
+    tell: pairs of a name and a value, as they are now.
+    """
+
+    def __init__(self, tell: Callable[[], Sequence[tuple[str, object]]]) -> None:
+        self._tell = tell
+        self.number = digest(tell())
+
+    def compare(self, processes: Processes) -> None:
+        """Compare all of it (RuntimeError, naming what differs)."""
+        facts = self._tell()
+        agree(processes, facts)
+        self.number = digest(facts)
+
+
+def meet(processes: Processes, kind: str, facts: Facts, number: int = 0) -> list[int]:
+    """Wait until all processes come to the same, with the same facts; what number each of them brings.
 
     Raises:
-        RuntimeError: some came to something else.
+        RuntimeError: some came to something else, or were given something else.
     """
-    said = processes.say([digest(kind), number])
-    if len({what for what, _ in said}) > 1:
-        alike = [r for r, (what, _) in enumerate(said) if what == said[processes.rank][0]]
+    said = processes.say([digest(kind), facts.number, number])
+    if len({what for what, *_ in said}) > 1:
+        alike = [r for r, (what, *_) in enumerate(said) if what == said[processes.rank][0]]
         raise RuntimeError(
             f"ranks {alike} of {processes.size} came to {kind}, the others to something else; every process must call "
             "finish() and mixed_batch() as often and in the same order, whatever tasks it has"
         )
-    return [each for _, each in said]
+    if len({given for _, given, _ in said}) > 1:
+        facts.compare(processes)
+    return [each for *_, each in said]
 
 
-def settle(processes: Processes, kind: str, here: Tensor) -> Presence:
+def settle(processes: Processes, kind: str, facts: Facts, here: Tensor) -> Presence:
     """Tell each other what is there: bool [T, P].
 
     Raises:
-        RuntimeError: some processes do something else at this moment than others.
+        RuntimeError: what `meet` raises.
     """
-    if len(set(meet(processes, kind, digest(here.shape, here.numpy().tobytes())))) == 1:
+    if len(set(meet(processes, kind, facts, digest(here.shape, here.numpy().tobytes())))) == 1:
         table = here[None].expand(processes.size, -1, -1)
     else:
         table = torch.tensor(processes.say(here.flatten().tolist()), dtype=torch.bool).view(-1, *here.shape)

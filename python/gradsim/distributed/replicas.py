@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-from gradsim.distributed.presence import Presence, settle
+from gradsim.distributed.presence import Presence
 from gradsim.distributed.processes import Processes, Work
 from gradsim.distributed.slices import Bucket, buckets
 
@@ -73,10 +73,6 @@ class Replicas:
         shapes, dtypes = [self.shapes[i] for i in numbers], [self.dtypes[i] for i in numbers]
         return buckets(numbers, shapes, dtypes, self.processes.size, num_tasks)
 
-    def settle(self, kind: str, rows: Rows) -> Presence:
-        """Find out which process has what; `kind` names what the process is doing."""
-        return settle(self.processes, kind, torch.tensor([[x is not None for x in row] for row in rows]))
-
     def send(self, bucket: Bucket, rows: Rows, presence: Presence, device: torch.device) -> Slice:
         """Start to exchange the rows [T][parameters of the bucket]; they may be freed when this returns.
 
@@ -86,7 +82,7 @@ class Replicas:
         sparse = self._is_sparse(presence)
         mine = presence.ranks[rank] if sparse else tasks
         laid = self._laid(bucket, rows, mine, device).to(self.processes.device(device))
-        factors = torch.tensor(presence.factors(self.average), device=laid.device)[:, None]
+        factors = torch.tensor(presence.factors(self.average), dtype=torch.float64, device=laid.device)[:, None]
         early = bucket.dtype == torch.float16  # whose sums may overflow where the mean does not
         if early:
             laid = (laid.view(-1, len(mine), bucket.size) * factors[[tasks.index(t) for t in mine]]).to(bucket.dtype)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from gradsim.distributed.presence import digest
+from gradsim.distributed.presence import Facts, digest, meet
 from gradsim.distributed.processes import Processes
 
 Mesh = Any  # DeviceMesh
@@ -46,6 +47,7 @@ class Shards:
             alike = [p.placements[d].is_replicate() if isinstance(p, DTensor) else True for d in range(mesh.ndim)]
             self._counted.append(not any(same and c for same, c in zip(alike, where, strict=True)))
         self._everybody: dict[Hashable, Processes] = {}
+        self._is_checked = False
 
     def local(self, rows: Rows) -> list[list[Tensor | None]]:
         """The parts of the rows [T][P] that are here, in the shape of the parameters' own parts."""
@@ -58,27 +60,27 @@ class Shards:
             return part
         return DTensor.from_local(part, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
 
-    def settle(self, rows: Rows, blocks: Sequence[int]) -> None:
+    def settle(self, facts: Facts, rows: Rows, blocks: Sequence[int]) -> None:
         """Make sure that all processes of each mesh have run the same tasks in the same order.
 
         Args:
+            facts: what all must have been given alike.
             rows: [T][P] what was captured. blocks: the tasks whose gradients were captured, in their order.
 
         Raises:
-            RuntimeError: they have not: then each gradient holds several tasks.
+            RuntimeError: they have not: then each gradient holds several tasks. And what `meet` raises.
         """
         mine = digest(list(blocks), [[x is not None for x in row] for row in rows])
         for key in self._meshes:
-            if len(self._meshes[key].mesh.flatten()) > 1 and len({said for (said,) in self._all(key).say([mine])}) > 1:
+            if len(set(meet(self._all(key), "finish()", facts, mine))) > 1:
                 raise RuntimeError(
                     "the processes that share the parameters ran different tasks, or in different orders, so that "
                     "their gradients are mixed; under FSDP and tensor parallelism every process opens the same "
                     "tasks in the same order (with a loss of zero where it has no samples)"
                 )
-
-    def agree(self) -> list[Processes]:
-        """All groups of processes that share parameters."""
-        return [self._all(key) for key in self._meshes if self._meshes[key].size() > 1]
+        if not self._is_checked:
+            self._check_plain(rows)
+            self._is_checked = True
 
     def parts(self, parameters: Sequence[int], positions: list[int]) -> dict[Hashable, list[int]]:
         """By mesh, which of the parameters count in this process."""
@@ -105,6 +107,24 @@ class Shards:
                 group = dist.new_group(sorted(ranks), use_local_synchronization=True)
             self._everybody[key] = Processes(group)
         return self._everybody[key]
+
+    def _check_plain(self, rows: Rows) -> None:
+        """Refuse plain parameters whose gradients are only parts of a sum: nobody would add them up (RuntimeError)."""
+        plain = [i for i, p in enumerate(self.parameters) if not isinstance(p, DTensor) and p.requires_grad]
+        each = [x for row in rows for i in plain if (x := row[i]) is not None]
+        if not each:
+            return
+        names = [self._names[i] for row in rows for i in plain if row[i] is not None]
+        told = torch.stack([x.double().norm() for x in each]).cpu()
+        everywhere = torch.tensor(self._all(self._keys[plain[0]]).say(told.view(torch.int64).tolist()))
+        norms = everywhere.view(torch.float64)
+        apart = ((norms - norms[0]).abs() > 1e-2 * norms.abs().amax(0)).any(0)
+        if apart.any():
+            raise RuntimeError(
+                f"the gradient of {names[int(apart.nonzero()[0])]}, which is no DTensor, differs between the processes "
+                "that share the model, as in a part of it that is parallel over the sequence: each has a part of the "
+                "sum only; make it a DTensor with distribute_tensor(..., [Replicate()])"
+            )
 
     def _part(self, i: int, x: Tensor | None) -> Tensor | None:
         if not isinstance(x, DTensor):

@@ -132,7 +132,7 @@ class MixedBatches(DelegatingOptimizer):
                     streamed or stored,
                     skipped=skipped,
                     model=self._model,
-                    scale=Scale(task_scale, samples, self.tasks, self._processes.together()),
+                    scale=Scale(task_scale, samples, self.tasks, self._processes.together(self.surgery, self._layout)),
                     second_pass=second_pass,
                     space=None if streamed is None else streamed.space,
                 ) as collector,

@@ -12,12 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gradsim.distributed import (
+    Facts,
     Forwards,
     Group,
-    Presence,
     Replicas,
     Shards,
-    agree,
     check_syncing,
     ddp_of,
     find_spread,
@@ -41,7 +40,6 @@ class Spreading:
         replicas, shards: at most one of them is there; neither: everything is in this process.
         blocks: the tasks captured in this step, in their order.
         is_finished: the gradients of the step are in p.grad; the next `finish` has nothing to do.
-        is_agreed: all processes have compared what they were given.
     """
 
     def __init__(self, process_group: Group | None = None, average: str = "world", exchange: str = "auto") -> None:
@@ -56,7 +54,12 @@ class Spreading:
         self.shards: Shards | None = None
         self._forwards: Forwards | None = None
         self._order: list[int] | None = None  # in which the groups of a mixed batch travel
-        self._is_found = self.is_agreed = False
+        self._is_found = False
+        self._facts: Facts | None = None
+
+    def doubt(self) -> None:
+        """Something was loaded: compare with the other processes at the next occasion."""
+        self._facts = None
 
     def may_be_several(self, model: nn.Module | None) -> bool:
         """Whether there may be other processes, without looking for them."""
@@ -92,7 +95,7 @@ class Spreading:
         self.shards = found if isinstance(found, Shards) else None
         ddp = ddp_of(model)
         self._forwards = None if ddp is None else Forwards(ddp)
-        self._is_found, self.is_agreed = True, False
+        self._is_found, self._facts = True, None
 
     @contextmanager
     def capturing(self, model: nn.Module | None, what: str) -> Iterator[None]:
@@ -106,22 +109,16 @@ class Spreading:
             with self._forwards.inside(what):
                 yield
 
-    def settled(self, kind: str, surgery: Surgery, layout: Layout, buffer: GradientBuffer) -> Presence:
-        """What all processes have captured (of replicas)."""
-        assert self.replicas is not None
-        self._agree(surgery, layout)
-        return self.replicas.settle(kind, buffer.rows)
-
     def combined(self, surgery: Surgery, layout: Layout, buffer: GradientBuffer) -> tuple[list[Tensor | None], int]:
         """The combined gradients of all processes, and how many tasks took part."""
+        facts = self._facts_of(surgery, layout)
         if self.replicas is not None:
-            presence = self.settled("finish()", surgery, layout, buffer)
+            presence = settle(self.replicas.processes, "finish()", facts, _present(buffer))
             combined, present = from_replicas(surgery, self.replicas, buffer, presence), len(presence.tasks)
             self.share_buffers()
         else:
             assert self.shards is not None
-            self._agree(surgery, layout)
-            self.shards.settle(buffer.rows, self.blocks)
+            self.shards.settle(facts, buffer.rows, self.blocks)
             combined, present = from_shards(surgery, self.shards, buffer), sum(buffer.captured)
         self.blocks = []
         return combined, present
@@ -129,10 +126,10 @@ class Spreading:
     def stream(self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples) -> StreamedExchange:
         """For the last mixed batch of a step: what takes the task gradients of all replicas as they come."""
         assert self.replicas is not None
-        self._agree(surgery, layout)
-        here = torch.tensor([[x is not None for x in row] for row in buffer.rows])
+        here = _present(buffer)
         here[samples.present] = True
-        presence = settle(self.replicas.processes, "the last mixed_batch()", here)
+        facts = self._facts_of(surgery, layout)
+        presence = settle(self.replicas.processes, "the last mixed_batch()", facts, here)
         return StreamedExchange(surgery, layout, buffer, samples, self.replicas, presence, self._order)
 
     def after_stream(self, streamed: object) -> None:
@@ -143,14 +140,14 @@ class Spreading:
                 self._order = self.replicas.processes.say(streamed.finished)[0]
             self.share_buffers()
 
-    def together(self) -> Together | None:
+    def together(self, surgery: Surgery, layout: Layout) -> Together | None:
         """Adds the counts of all replicas up, for `one_backward.Scale`."""
         if self.replicas is None:
             return None
-        replicas = self.replicas
+        replicas, facts = self.replicas, self._facts_of(surgery, layout)
 
         def together(counts: Tensor) -> tuple[Tensor, Tensor]:
-            meet(replicas.processes, "the counts of a mixed_batch()")
+            meet(replicas.processes, "the counts of a mixed_batch()", facts)
             everywhere, having = replicas.processes.sum_(torch.stack([counts, (counts > 0).double()]))
             is_world = replicas.average == "world"
             return everywhere, torch.full_like(having, replicas.processes.size) if is_world else having
@@ -162,9 +159,13 @@ class Spreading:
         if self._forwards is not None and self.replicas is not None:
             self._forwards.share_buffers(self.replicas.processes)
 
-    def _agree(self, surgery: Surgery, layout: Layout) -> None:
-        if self.is_agreed:
-            return
+    def _facts_of(self, surgery: Surgery, layout: Layout) -> Facts:
+        """What all processes must have been given alike."""
+        if self._facts is None:
+            self._facts = Facts(lambda: self._tell(surgery, layout))
+        return self._facts
+
+    def _tell(self, surgery: Surgery, layout: Layout) -> list[tuple[str, object]]:
         state = surgery.state_dict()
         facts: list[tuple[str, object]] = [
             ("tasks", surgery.tasks),
@@ -175,15 +176,10 @@ class Spreading:
             ("states of the surgery (load the checkpoint in all of them)", _values(state.get("tensors", {}))),
             ("weightings", state.get("weighting")),
         ]
-        if self.replicas is not None:
-            if self._forwards is None:  # DistributedDataParallel makes them the same itself
-                sums = [float(p.detach().double().sum()) for p in layout.parameters]
-                facts.append(("parameter values (start from the same ones)", sums))
-            agree(self.replicas.processes, facts)
-        elif self.shards is not None:
-            for processes in self.shards.agree():
-                agree(processes, facts)
-        self.is_agreed = True
+        if self.replicas is not None and self._forwards is None:  # DistributedDataParallel makes them the same itself
+            sums = [float(p.detach().double().sum()) for p in layout.parameters]
+            facts.append(("parameter values (start from the same ones)", sums))
+        return facts
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither process groups nor what was found: a copy finds out for itself.
@@ -205,6 +201,11 @@ def check_ready_losses(model: nn.Module | None) -> None:
             f"backward() takes losses whose forwards ran already, but the model is {name}, which would reduce the "
             "gradients of several tasks together; run forward and backward of each task inside task()"
         )
+
+
+def _present(buffer: GradientBuffer) -> Tensor:
+    """bool [T, P]: which gradients are in the rows."""
+    return torch.tensor([[x is not None for x in row] for row in buffer.rows])
 
 
 def _values(tensors: dict[str, Tensor]) -> list[tuple[str, str]]:

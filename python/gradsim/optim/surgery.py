@@ -243,7 +243,8 @@ class Surgery:
             (not in `steps`); `corrections`: share of the visits (i, j, group) in which g'_i was corrected; `negative`:
             share in which the cosine of g_i and g_j was below 0 (also with `monitor=True`: how often PCGrad would have
             had work); `cosine_mean` and `cosine` (per group): mean cosine over pairs of different tasks; `ms`: mean
-            time of the surgery per step. NaN where nothing was measured. All but `ms` are part of the state.
+            time of the surgery per step. NaN where nothing was measured. All but `ms` are part of the state. With a
+            `weighting`, which does not tell whom it corrects, `corrections` is 0.
         """
         return measured.statistics(self._known_state("statistics"), self._timer.mean_ms())
 

@@ -21,6 +21,7 @@ from gradsim.optim.mixed_batch import MixedBatches
 from gradsim.optim.parameters import Layout, flattened, layout_of, with_group
 from gradsim.optim.spreading import Spreading, check_ready_losses
 from gradsim.optim.surgery import Surgery
+from gradsim.optim.untraced import untraced
 
 if TYPE_CHECKING:
     from gradsim.similarity import Similarity
@@ -166,6 +167,7 @@ class SurgeryOptimizer(MixedBatches):
         """Another name of `backward`, known from other packages."""
         self.backward(losses, backward_fn)
 
+    @untraced
     @torch.no_grad()
     def finish(self) -> None:
         """Correct and combine what was captured and leave the result in `p.grad`; clip and unscale after it, before
@@ -261,7 +263,7 @@ class SurgeryOptimizer(MixedBatches):
         """
         surgery = self.surgery
         self._load_state_dict_with(STATE_KEY, state_dict, surgery.check_state_dict, surgery.load_state_dict)
-        self._processes.is_agreed = False
+        self._processes.doubt()
 
     def __getstate__(self) -> dict[str, Any]:
         # As torch's optimizers: no hooks and no gradients, so nothing that was captured; and not the model, only its
@@ -283,6 +285,7 @@ class SurgeryOptimizer(MixedBatches):
         self._set_up(base, surgery, buffer, None, layout)
         self._processes = state["processes"]
 
+    @untraced
     def _begin(self, what: str) -> None:
         """Before a capture: what must hold, for a first one of a step and for a further one."""
         self._refuse_after_last(what)
