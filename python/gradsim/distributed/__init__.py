@@ -6,7 +6,6 @@ from gradsim.distributed.found import Spread, check_syncing, find_spread
 from gradsim.distributed.presence import Facts, Presence, meet, settle
 from gradsim.distributed.processes import Group, Processes
 from gradsim.distributed.replicas import AVERAGES, EXCHANGES, Replicas, Slice
-from gradsim.distributed.shards import Shards
 from gradsim.distributed.slices import Bucket
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "Presence",
     "Processes",
     "Replicas",
-    "Shards",
     "Slice",
     "Spread",
     "SurgeryCheckpoint",

@@ -15,10 +15,7 @@ from gradsim.distributed.processes import Processes
 def ddp_of(model: nn.Module | None) -> DistributedDataParallel | None:
     """The DistributedDataParallel that the model is, also behind torch.compile."""
     inner: object = getattr(model, "_orig_mod", model)
-    if not isinstance(inner, DistributedDataParallel):
-        return None
-    ddp: DistributedDataParallel = inner
-    return ddp
+    return inner if isinstance(inner, DistributedDataParallel) else None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -75,7 +72,8 @@ def wrapper_of(parameters: Sequence[Tensor]) -> DistributedDataParallel | None:
     wanted = {id(p) for p in parameters}
     for x in gc.get_objects():
         if issubclass(type(x), DistributedDataParallel) and any(id(p) in wanted for p in x.parameters()):
-            return x
+            found: DistributedDataParallel = x
+            return found
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from gradsim.distributed.ddp import check_ddp, check_ignored, ddp_of, wrapper_of
 from gradsim.distributed.processes import Group, Processes
 from gradsim.distributed.replicas import Replicas
-from gradsim.distributed.shards import Shards
+
+if TYPE_CHECKING:
+    from gradsim.distributed.shards import Shards
 
 
 class Spread(Protocol):
@@ -126,6 +128,8 @@ def _shards(
             f"parameter {plain[0]} is not sharded while others are, so that FSDP does not average its gradient; let "
             "fully_shard have it, or give it an optimizer of its own"
         )
+    from gradsim.distributed.shards import Shards  # torch.distributed.tensor takes seconds to import
+
     return Shards(parameters, names)
 
 

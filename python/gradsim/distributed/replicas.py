@@ -41,7 +41,7 @@ class Slice:
 
 
 class Replicas:
-    """The exchange of rows between processes that have all parameters whole.
+    """The exchange of rows between processes that compute with whole parameters.
 
     Each process gets the mean rows of one slice of the elements, [T, N / W]; it measures and combines that slice.
 
@@ -54,6 +54,8 @@ class Replicas:
             `"all_reduce"` (every process gets all rows and does the whole surgery).
     """
 
+    keeps_shards = False  # whether rows and results stay cut between the processes
+
     def __init__(
         self,
         processes: Processes,
@@ -64,6 +66,8 @@ class Replicas:
         exchange: str = "auto",
     ) -> None:
         self.processes, self.average, self.exchange = processes, average, exchange
+        self.across = processes  # among whom the elements are divided
+        self.alike: Processes | None = None  # who have the same slice, and add theirs up
         self.shapes = [p.shape for p in parameters]
         own = [getattr(p, "grad_dtype", None) or p.dtype for p in parameters]
         self.dtypes = [rows_dtype if rows_dtype and rows_dtype.itemsize < x.itemsize else x for x in own]
@@ -71,35 +75,36 @@ class Replicas:
     def buckets(self, numbers: Sequence[int], num_tasks: int) -> list[Bucket]:
         """These parameters in buckets for the rows of so many tasks."""
         shapes, dtypes = [self.shapes[i] for i in numbers], [self.dtypes[i] for i in numbers]
-        return buckets(numbers, shapes, dtypes, self.processes.size, num_tasks)
+        return buckets(numbers, shapes, dtypes, self.across.size, num_tasks)
 
     def send(self, bucket: Bucket, rows: Rows, presence: Presence, device: torch.device) -> Slice:
         """Start to exchange the rows [T][parameters of the bucket]; they may be freed when this returns.
 
         device: of the rows.
         """
-        world, rank, tasks = self.processes.size, self.processes.rank, presence.tasks
+        world, rank, tasks = self.across.size, self.across.rank, presence.tasks
         sparse = self._is_sparse(presence)
         mine = presence.ranks[rank] if sparse else tasks
-        laid = self._laid(bucket, rows, mine, device).to(self.processes.device(device))
+        laid = self._laid(bucket, rows, mine, device).to(self.across.device(device))
         factors = torch.tensor(presence.factors(self.average), dtype=torch.float64, device=laid.device)[:, None]
         early = bucket.dtype == torch.float16  # whose sums may overflow where the mean does not
         if early:
             laid = (laid.view(-1, len(mine), bucket.size) * factors[[tasks.index(t) for t in mine]]).to(bucket.dtype)
         if self.exchange == "all_reduce":
-            got, work = laid, self.processes.all_reduce(laid)
+            got, work = laid, self.across.all_reduce(laid)
         elif sparse:
             counts = [len(held) for held in presence.ranks]
             got = laid.new_empty(sum(counts) * bucket.size)
             sizes = [n * bucket.size for n in counts]
-            work = self.processes.all_to_all(got, laid.view(-1), sizes, [sizes[rank]] * world)
+            work = self.across.all_to_all(got, laid.view(-1), sizes, [sizes[rank]] * world)
         else:
             got = laid.new_empty(len(tasks) * bucket.size)
-            work = self.processes.reduce_scatter(got, laid.view(-1))
+            work = self.across.reduce_scatter(got, laid.view(-1))
 
         def finish() -> Tensor:
             work.wait()
             held = _added(got.view(-1, bucket.size), presence, bucket) if sparse else got.view(len(tasks), -1)
+            held = held if self.alike is None else self.alike.sum_(held)
             return (held if early else held.mul_(factors.to(held.dtype))).to(device)
 
         return Slice(bucket, presence, rank, finish)
@@ -115,6 +120,10 @@ class Replicas:
             return bucket.whole(laid.to(held.device))
 
         return finish
+
+    def wrapped(self, i: int, piece: Tensor) -> Tensor:
+        """A piece that stays cut as the gradient of parameter i."""
+        raise RuntimeError("the pieces of whole parameters do not stay cut")
 
     def parts(self, parameters: Sequence[int], positions: list[int]) -> dict[Hashable, list[int]]:
         """All processes share all parameters."""

@@ -49,6 +49,20 @@ class Shards:
         self._everybody: dict[Hashable, Processes] = {}
         self._is_checked = False
 
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh of all parameters (RuntimeError: there are several)."""
+        if len(self._meshes) > 1:
+            raise RuntimeError(
+                "mixed_batch() needs all parameters on one mesh, but they are on several; use one task() block per task"
+            )
+        return next(iter(self._meshes.values()))
+
+    @property
+    def everybody(self) -> Processes:
+        """All processes of that mesh."""
+        return self._all(next(iter(self._meshes)))
+
     def local(self, rows: Rows) -> list[list[Tensor | None]]:
         """The parts of the rows [T][P] that are here, in the shape of the parameters' own parts."""
         return [[self._part(i, x) for i, x in enumerate(row)] for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from gradsim.one_backward.collector import Collector, Sink, SpaceOf
 from gradsim.one_backward.follow import Follow
+from gradsim.one_backward.passed import passed_on
 from gradsim.one_backward.rules import RULES, WATCHED, each_task
 from gradsim.one_backward.samples import Samples
 from gradsim.one_backward.scale import Scale
@@ -31,6 +32,7 @@ def mixed(
     scale: Scale | None = None,
     second_pass: bool = False,
     space: SpaceOf | None = None,
+    passing: Sequence[nn.Module] = (),
 ) -> Iterator[Collector]:
     """Run the forward and the one backward of a mixed batch inside; `sink` gets the task gradients of each parameter.
 
@@ -45,6 +47,7 @@ def mixed(
         scale: the factors of the tasks.
         second_pass: keep what `Collector.total` needs.
         space: where task gradients may be written.
+        passing: see `passed_on`.
 
     Raises:
         RuntimeError: a module or function that couples the samples, or whose gradient cannot be split; a gradient that
@@ -59,7 +62,7 @@ def mixed(
             watched[F.cross_entropy] = lambda f, func, args, kwargs: (
                 None if f.collector.in_backward else scale.count(func, args, kwargs)
             )
-    if len(samples.present) == 1 and (scale is None or scale.needs_no_split):
+    if len(samples.present) == 1 and (scale is None or scale.needs_no_split) and not passing:
         yield from _alone(collector, skipped)
         return
     if second_pass:
@@ -68,7 +71,7 @@ def mixed(
             raise RuntimeError(f"{hooked[0]} has a hook on its gradient, which second_pass=True never makes")
     constants = [] if model is None else _constants(model)
     follow = Follow(collector, skipped, constants, RULES, each_task, watched)
-    with _eager(), follow:
+    with _eager(), passed_on(passing, follow), follow:
         yield collector
     for i, (p, name) in enumerate(zip(parameters, names, strict=True)):
         if p.grad is not None and i not in skipped:
@@ -130,9 +133,18 @@ def is_sequence_first(model: nn.Module) -> bool:
     return any(getattr(module, "batch_first", None) is False for module in model.modules())
 
 
-def _eager() -> AbstractContextManager[Any]:
+@contextmanager
+def _eager() -> Iterator[None]:
     """Compiled parts of the model run as they were written: what is inside a compiled function cannot be followed."""
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+        return
+    try:
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    except RuntimeError as error:  # torch's own: the compiler is at work
+        raise RuntimeError(
+            "mixed_batch() is inside a function that torch.compile compiles, where nothing can be followed; compile "
+            "the model or the loss, and leave the block outside"
+        ) from error
+    with stance:
+        yield

@@ -78,6 +78,14 @@ class Tracked:
         self.put(x, place if fits else LOST)
         return x
 
+    def note(self, x: Tensor) -> object:
+        """All that was noted about a tensor; None: nothing."""
+        return getattr(x, self._note, None)
+
+    def take_note(self, x: Tensor, note: object) -> None:
+        """Note the same about a tensor."""
+        setattr(x, self._note, note)
+
     def noted(self, x: Tensor) -> bool:
         """Whether something was noted about a tensor."""
         return hasattr(x, self._note)

@@ -97,26 +97,26 @@ class MixedBatches(DelegatingOptimizer):
                 "batch in the step, with nothing captured before"
             )
         self._begin("mixed_batch()")
-        if self._processes.shards is not None:
-            raise RuntimeError(
-                "mixed_batch() cannot follow parameters that are sharded over processes; use one task() block per task"
-            )
-        if self._processes.replicas is not None and second_pass:
+        several = self._processes.replicas is not None or self._processes.shards is not None
+        if several and second_pass:
             raise RuntimeError(
                 "second_pass=True keeps no rows, and there is nothing that could be averaged over the processes; leave "
                 "it out"
             )
+        gathered = self._processes.gathered(self._model, self._layout)
+        if gathered is not None and verify:
+            raise RuntimeError("verify=True runs the model once per task, which FSDP2 does not stand; leave it out")
         if self._model is not None:
             check_model(self._model)
             samples.sequence_first = is_sequence_first(self._model)
         stored = StoredRows(samples, self.buffer)
         streamed: StreamedStep | StreamedExchange | None = None
-        if stream and self._processes.replicas is not None:
-            streamed = self._processes.stream(self.surgery, self._layout, self.buffer, samples)
+        if several and (stream or gathered is not None):
+            streamed = self._processes.stream(self.surgery, self._layout, self.buffer, samples, last)
         elif stream:
             streamed = StreamedStep(self.surgery, self._layout, self.buffer, samples, self._pool, second_pass)
         parameters = self.buffer.parameters
-        skipped = self._layout.groups.excluded if task_scale is None and self._processes.replicas is None else []
+        skipped = self._layout.groups.excluded if task_scale is None and not several else []
         outside = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
@@ -126,7 +126,7 @@ class MixedBatches(DelegatingOptimizer):
                 recorder or nullcontext(),
                 self._processes.capturing(self._model, self._open),
                 mixed(
-                    parameters,
+                    parameters if gathered is None else gathered.parameters,
                     self._layout.names,
                     samples,
                     streamed or stored,
@@ -135,6 +135,7 @@ class MixedBatches(DelegatingOptimizer):
                     scale=Scale(task_scale, samples, self.tasks, self._processes.together(self.surgery, self._layout)),
                     second_pass=second_pass,
                     space=None if streamed is None else streamed.space,
+                    passing=() if gathered is None else gathered.modules,
                 ) as collector,
             ):
                 yield
@@ -147,7 +148,9 @@ class MixedBatches(DelegatingOptimizer):
                 streamed.combine(collector)
             else:
                 streamed.flush()
-            self._streamed = streamed
+            if gathered is not None:
+                _refuse_past(parameters, self._layout.names)
+            self._streamed = streamed if last else None
             for i, gradient in plain.items():
                 self._plain[i] = self._plain[i].add_(gradient) if i in self._plain else gradient
         finally:
@@ -190,3 +193,13 @@ class MixedBatches(DelegatingOptimizer):
 
     def _begin(self, what: str) -> None:
         raise NotImplementedError
+
+
+def _refuse_past(parameters: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Refuse gradients that FSDP2 has reduced although all should have been followed (RuntimeError)."""
+    for p, name in zip(parameters, names, strict=True):
+        if p.grad is not None:
+            raise RuntimeError(
+                f"{name} received a gradient that could not be split by task: it was used in a place that is not "
+                "followed; use one task() block per task"
+            )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gradsim.distributed import Bucket, Presence, Replicas, Shards, Slice
+from gradsim.distributed import Bucket, Presence, Replicas, Slice
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.optim.columns import Rows
 from gradsim.optim.step import SurgeryStep
 from gradsim.optim.surgery import Surgery
+
+if TYPE_CHECKING:
+    from gradsim.distributed.shards import Shards
 
 IN_FLIGHT = 2  # buckets on their way while another is measured
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,6 @@ from gradsim.distributed import (
     Forwards,
     Group,
     Replicas,
-    Shards,
     check_syncing,
     ddp_of,
     find_spread,
@@ -29,6 +28,10 @@ from gradsim.optim.parameters import Layout
 from gradsim.optim.spread import from_replicas, from_shards
 from gradsim.optim.streamed_exchange import StreamedExchange
 from gradsim.optim.surgery import Surgery
+
+if TYPE_CHECKING:
+    from gradsim.distributed.fsdp import Gathered, ShardedReplicas
+    from gradsim.distributed.shards import Shards
 
 
 class Spreading:
@@ -52,6 +55,7 @@ class Spreading:
         """Find out anew at the next capture."""
         self.replicas: Replicas | None = None
         self.shards: Shards | None = None
+        self._cut: ShardedReplicas | None = None
         self._forwards: Forwards | None = None
         self._order: list[int] | None = None  # in which the groups of a mixed batch travel
         self._is_found = False
@@ -86,13 +90,17 @@ class Spreading:
             average=self._average,
             exchange=self._exchange,
         )
-        if isinstance(found, Shards) and (buffer.storage != "autograd" or buffer.rows_dtype is not None):
+        if (
+            found is not None
+            and not isinstance(found, Replicas)
+            and (buffer.storage != "autograd" or buffer.rows_dtype is not None)
+        ):
             raise ValueError(
                 "the rows of DTensors stay as FSDP makes them: use storage='autograd' and rows_dtype=None (each "
                 "process holds its part of them only)"
             )
         self.replicas = found if isinstance(found, Replicas) else None
-        self.shards = found if isinstance(found, Shards) else None
+        self.shards = None if isinstance(found, Replicas) else found
         ddp = ddp_of(model)
         self._forwards = None if ddp is None else Forwards(ddp)
         self._is_found, self._facts = True, None
@@ -123,28 +131,45 @@ class Spreading:
         self.blocks = []
         return combined, present
 
-    def stream(self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples) -> StreamedExchange:
-        """For the last mixed batch of a step: what takes the task gradients of all replicas as they come."""
-        assert self.replicas is not None
+    def gathered(self, model: nn.Module | None, layout: Layout) -> Gathered | None:
+        """With FSDP2: the whole parameters that a mixed batch meets (RuntimeError: some cannot be followed)."""
+        if self.shards is None:
+            return None
+        if model is None:
+            raise RuntimeError("mixed_batch() needs model= to know the whole parameters of FSDP2")
+        from gradsim.distributed.fsdp import Gathered, ShardedReplicas
+
+        gathered = Gathered(model, layout.parameters, layout.names)
+        if self._cut is None:
+            self._cut = ShardedReplicas(self.shards, gathered.dtypes)
+        return gathered
+
+    def stream(
+        self, surgery: Surgery, layout: Layout, buffer: GradientBuffer, samples: Samples, last: bool
+    ) -> StreamedExchange | None:
+        """What takes the task gradients of a mixed batch as they come, in several processes; None: nothing special."""
+        replicas = self._cut or self.replicas
+        if replicas is None or not (last or replicas.keeps_shards):
+            return None
         here = _present(buffer)
         here[samples.present] = True
         facts = self._facts_of(surgery, layout)
-        presence = settle(self.replicas.processes, "the last mixed_batch()", facts, here)
-        return StreamedExchange(surgery, layout, buffer, samples, self.replicas, presence, self._order)
+        presence = settle(replicas.processes, f"mixed_batch(last={last})", facts, here)
+        return StreamedExchange(surgery, layout, buffer, samples, replicas, presence, self._order, last)
 
     def after_stream(self, streamed: object) -> None:
         """Once a step has been streamed: go by the order in which the groups of rank 0 were complete."""
         if isinstance(streamed, StreamedExchange):
-            assert self.replicas is not None
             if self._order is None:
-                self._order = self.replicas.processes.say(streamed.finished)[0]
+                self._order = streamed.replicas.processes.say(streamed.finished)[0]
             self.share_buffers()
 
     def together(self, surgery: Surgery, layout: Layout) -> Together | None:
         """Adds the counts of all replicas up, for `one_backward.Scale`."""
-        if self.replicas is None:
+        replicas = self._cut or self.replicas
+        if replicas is None:
             return None
-        replicas, facts = self.replicas, self._facts_of(surgery, layout)
+        facts = self._facts_of(surgery, layout)
 
         def together(counts: Tensor) -> tuple[Tensor, Tensor]:
             meet(replicas.processes, "the counts of a mixed_batch()", facts)

@@ -62,6 +62,7 @@ class StreamedExchange:
         surgery, layout, buffer, samples: as for `StreamedStep`.
         replicas: exchanges. presence: which process has which task.
         order: of the groups (see `units`).
+        last: False: only exchange, and add the rows to the buffer (with FSDP2, where rows stay cut).
 
     Attributes:
         combined: for each parameter the combined gradient, None where no task of any process reached it.
@@ -77,9 +78,11 @@ class StreamedExchange:
         replicas: Replicas,
         presence: Presence,
         order: Sequence[int] | None,
+        last: bool,
     ) -> None:
         self._surgery, self._layout, self._buffer, self._samples = surgery, layout, buffer, samples
-        self._replicas, self._presence = replicas, presence
+        self.replicas, self._presence, self._last = replicas, presence, last
+        self._arrived: list[dict[int, Tensor]] = [{} for _ in buffer.rows]  # rows for the buffer
         self._device = layout.parameters[0].device
         self._is_whole = replicas.exchange == "all_reduce"
         self.step = surgery.begin(self._device, len(presence.tasks), None if self._is_whole else replicas)
@@ -114,7 +117,11 @@ class StreamedExchange:
     def flush(self) -> None:
         """Wait for what has left, and find out which parameters were reached at all."""
         self._measure_sent()
-        self._reached = self._replicas.processes.sum_(self._reached)
+        self._reached = self.replicas.processes.sum_(self._reached)
+        for t, row in enumerate(self._arrived):
+            if row:
+                there = [row.get(i) if n else None for i, n in enumerate(self._reached.tolist())]
+                self._buffer.add(t, [None if x is None else self._own(i, x) for i, x in enumerate(there)])
 
     def commit(self) -> tuple[list[Tensor | None], float]:
         """The combined gradients, and what the sum of the tasks was multiplied by; targets and counters change now."""
@@ -125,7 +132,7 @@ class StreamedExchange:
             self.step.commit()
         for i, count in enumerate(self._reached.tolist()):
             x = self.combined[i]
-            self.combined[i] = x.to(grad_dtype(self._layout.parameters[i])) if x is not None and count else None
+            self.combined[i] = self._own(i, x) if x is not None and count else None
         return self.combined, self.step.scale if len(self._presence.tasks) > 1 else 1.0
 
     @torch.no_grad()
@@ -133,16 +140,21 @@ class StreamedExchange:
         with self._surgery.timed(self._device, steps=0):
             columns = {i: self._column(i, self._rows.pop(i)) for i in unit.parameters}
             slices = []
-            for bucket in self._replicas.buckets(unit.parameters, len(self._presence.tasks)):
+            for bucket in self.replicas.buckets(unit.parameters, len(self._presence.tasks)):
                 rows = list(zip(*(columns.pop(i) for i in bucket.parameters), strict=True))
-                slices.append(self._replicas.send(bucket, rows, self._presence, self._device))
+                slices.append(self.replicas.send(bucket, rows, self._presence, self._device))
             self._measure_sent()
             self._sent = unit, slices
 
     def _column(self, parameter: int, rows: TaskRows | None) -> Sequence[Tensor | None]:
         if rows is not None:
             rows.values, rows.places = rows.dense(), None
-        column = column_of(self._buffer, self._samples, parameter, rows)
+        column: list[Tensor | None] = [None] * len(self._buffer.rows)
+        if not self.replicas.keeps_shards:
+            column = list(column_of(self._buffer, self._samples, parameter, rows))
+        elif rows is not None:
+            for t, x in zip(self._samples.present, rows.values.unbind(), strict=True):
+                column[t] = x
         self._reached[parameter] = any(x is not None for x in column)
         return column
 
@@ -152,6 +164,13 @@ class StreamedExchange:
             return
         (unit, slices), self._sent = self._sent, None
         arrived: list[tuple[Bucket, Rows]] = [(slice_.bucket, slice_.rows()) for slice_ in slices]
+        if not self._last:
+            for bucket, pieces in arrived:
+                for kept, row in zip(self._arrived, pieces, strict=True):
+                    kept.update({i: x for i, x in zip(bucket.parameters, row, strict=True) if x is not None})
+            return
+        if self.replicas.keeps_shards:
+            self._add_before(arrived)
         if self._is_whole:
             numbers = [i for bucket, _ in arrived for i in bucket.parameters]
             rows = [[x for _, each in arrived for x in each[t]] for t in range(len(self._buffer.rows))]
@@ -165,6 +184,23 @@ class StreamedExchange:
             weights = self.step.weigh(arrived[0][0].dtype, unit.ks)
         for bucket, pieces in arrived:
             held = torch.zeros(bucket.size, dtype=bucket.dtype, device=self._device)
-            places = bucket.pieces(held, self._replicas.processes.rank)
+            places = bucket.pieces(held, self.replicas.across.rank)
             self.step.combine(bucket.parameters, pieces, weights, places, unit.ks)
-            self._gathering.append((bucket, self._replicas.gather(bucket, held)))
+            self._gathering.append((bucket, self.replicas.gather(bucket, held)))
+
+    def _add_before(self, arrived: Sequence[tuple[Bucket, Rows]]) -> None:
+        """Add what was captured before to the shards that came."""
+        for bucket, pieces in arrived:
+            for t, row in enumerate(pieces):
+                for i, x in zip(bucket.parameters, row, strict=True):
+                    before = self._buffer.rows[t][i]
+                    if before is not None:
+                        self._reached[i] = 1.0
+                        assert x is not None
+                        x += before.to_local() if hasattr(before, "to_local") else before
+
+    def _own(self, i: int, x: Tensor) -> Tensor:
+        """As the gradient of parameter i."""
+        if not self._last and self.replicas.keeps_shards:
+            x = self.replicas.wrapped(i, x)
+        return x.to(grad_dtype(self._layout.parameters[i]))
