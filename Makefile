@@ -23,6 +23,9 @@ OR_OFFLINE := $(if $(TORCH),,|| $(AS_IT_IS))
 # A CUDA build of torch pins its own Triton. Beside a CPU build any will do: kernels are interpreted and compiled, not run.
 TRITON := $(PIP) install $(HELD) 'triton>=3.7.1' || echo "make: no Triton to be had; the tests of its kernels will be skipped"
 
+# Files of tests side by side, each process with one thread; what is there without pytest-xdist runs one after another.
+PARALLEL = $(shell $(PY) -c 'import xdist' 2>/dev/null && echo -n auto --maxprocesses 4 --dist loadfile)
+
 # Another GRADSIM_NATIVE is another build.
 NATIVE := $(VENV)/.native-$(or $(GRADSIM_NATIVE),auto)
 CSRC := $(shell find csrc -type f 2>/dev/null)
@@ -52,10 +55,10 @@ demo: $(VENV)/.demo $(NATIVE)
 	$(VENV)/bin/gradsim demo --out demo-out $(ARGS)
 
 test: $(VENV)/.dev $(NATIVE)
-	$(PY) -m pytest -q -m "not slow" $(ARGS)
+	$(PY) -m pytest -q -m "not slow" $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.dev $(NATIVE)
-	$(PY) -m pytest -q $(ARGS)
+	$(PY) -m pytest -q $(PARALLEL) $(ARGS)
 
 bench: $(VENV)/.dev $(NATIVE)
 	$(PY) bench/run.py $(ARGS)

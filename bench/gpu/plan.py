@@ -27,6 +27,7 @@ class Stage:
 def stages(dry: bool, only: str | None = None, full: bool = False) -> list[Stage]:
     """Everything, in the order in which it is worth most to have it."""
     build = _step("build", "build", limit=240.0, line=240.0)
+    stacks = _step("stacks", "stacks", limit=60.0, backend="none")
     measurements = [
         *(_step(f"launches {who}", "launches", backend=who) for who in GPU_BACKENDS),
         _step("steps", "steps", backend="both"),
@@ -37,6 +38,7 @@ def stages(dry: bool, only: str | None = None, full: bool = False) -> list[Stage
     if only == "measure":
         return [Stage([build]), Stage(measurements, True)]
     checks = _dry_checks(build) if dry else _checks(build)
+    checks.append(Stage([stacks]))
     return checks if only == "checks" else [*checks, Stage(measurements, True)]
 
 

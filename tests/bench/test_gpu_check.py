@@ -31,7 +31,7 @@ def test_the_plan_has_every_backend_and_a_name_for_each_step(dry: bool) -> None:
         assert any(step.name == f"behaviour {who}" for step in steps)
     kinds = {step.options["module"] for step in steps}
     measured = {"launches", "steps", "optimizer", "one_backward", "measure"}
-    assert kinds == {"build", "checks", "behaviour", "large", "sanitizer", *measured}
+    assert kinds == {"build", "checks", "behaviour", "large", "sanitizer", "stacks", *measured}
     halves = [{step.name for stage in plan.stages(dry, only) for step in stage.steps} for only in ("checks", "measure")]
     assert halves[0] | halves[1] == {step.name for step in steps} and halves[0] & halves[1] == {"build"}
 

@@ -38,10 +38,6 @@ class Chunks:
             start += self._room(shape)
         return result
 
-    def whole(self, laid: Tensor) -> list[Tensor]:
-        """The parameters out of what a single process holds."""
-        return self.pieces(laid, 0)
-
     def cut(self, row: Sequence[Tensor | None], zeros: Tensor) -> list[list[Tensor]]:
         """One row of gradients, cut into the shards of each process; `zeros` [at least size] for what is not there."""
         return [

@@ -20,7 +20,7 @@ EXCHANGES = ("auto", "reduce_scatter", "all_reduce", "all_to_all")
 class Slice:
     """The rows of a bucket on their way; then the slice of the mean rows that belongs to this process."""
 
-    def __init__(self, bucket: Bucket, presence: Presence, rank: int, finish: Callable[[], Tensor]) -> None:
+    def __init__(self, bucket: Bucket, presence: Presence, rank: int | None, finish: Callable[[], Tensor]) -> None:
         self.bucket, self._presence, self._rank, self._finish = bucket, presence, rank, finish
 
     def rows(self) -> list[list[Tensor | None]]:
@@ -34,8 +34,7 @@ class Slice:
         for t, each in enumerate(there):
             pieces: Sequence[Tensor | None] = [None] * len(each)
             if t in held:
-                is_whole = held[t].numel() >= self.bucket.world * self.bucket.size
-                pieces = self.bucket.whole(held[t]) if is_whole else self.bucket.pieces(held[t], self._rank)
+                pieces = self.bucket.whole(held[t]) if self._rank is None else self.bucket.pieces(held[t], self._rank)
             result.append([x if is_there else None for x, is_there in zip(pieces, each, strict=True)])
         return result
 
@@ -107,7 +106,7 @@ class Replicas:
             held = held if self.alike is None else self.alike.sum_(held)
             return (held if early else held.mul_(factors.to(held.dtype))).to(device)
 
-        return Slice(bucket, presence, rank, finish)
+        return Slice(bucket, presence, None if self.exchange == "all_reduce" else rank, finish)
 
     def gather(self, bucket: Bucket, held: Tensor) -> Callable[[], list[Tensor]]:
         """Start to bring the combined slices [size] together; what is returned waits, and gives whole parameters."""

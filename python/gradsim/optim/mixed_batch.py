@@ -153,6 +153,9 @@ class MixedBatches(DelegatingOptimizer):
             self._streamed = streamed if last else None
             for i, gradient in plain.items():
                 self._plain[i] = self._plain[i].add_(gradient) if i in self._plain else gradient
+        except BaseException:
+            self._processes.is_lost = isinstance(streamed, StreamedExchange)
+            raise
         finally:
             self._open = None
             for p, gradient in zip(parameters, outside, strict=True):

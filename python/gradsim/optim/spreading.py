@@ -42,12 +42,13 @@ class Spreading:
     Attributes:
         replicas, shards: at most one of them is there; neither: everything is in this process.
         blocks: the tasks captured in this step, in their order.
+        is_lost: an exchange with the other processes was left unfinished.
         is_finished: the gradients of the step are in p.grad; the next `finish` has nothing to do.
     """
 
     def __init__(self, process_group: Group | None = None, average: str = "world", exchange: str = "auto") -> None:
         self._process_group, self._average, self._exchange = process_group, average, exchange
-        self.is_finished = False
+        self.is_finished = self.is_lost = False
         self.blocks: list[int] = []
         self.forget()
 
@@ -78,7 +79,15 @@ class Spreading:
         return dist.get_world_size() if self.shards is None and self.may_be_several(model) else 1
 
     def find(self, model: nn.Module | None, layout: Layout, buffer: GradientBuffer) -> None:
-        """Find out, once (what `find_spread` raises; ValueError: a storage that DTensors cannot have)."""
+        """Find out, once (what `find_spread` raises; ValueError: a storage that DTensors cannot have).
+
+        RuntimeError: this process has left the others in the middle of something.
+        """
+        if self.is_lost:
+            raise RuntimeError(
+                "an exception inside mixed_batch() left the other processes in the middle of an exchange; end the job, "
+                "or build the process group and the optimizer anew"
+            )
         if self._is_found:
             return
         found = find_spread(

@@ -21,7 +21,7 @@ from gradsim.optim.mixed_batch import MixedBatches
 from gradsim.optim.parameters import Layout, flattened, layout_of, with_group
 from gradsim.optim.spreading import Spreading, check_ready_losses
 from gradsim.optim.surgery import Surgery
-from gradsim.optim.untraced import untraced
+from gradsim.optim.untraced import leave_untraced, untraced
 
 if TYPE_CHECKING:
     from gradsim.similarity import Similarity
@@ -79,6 +79,7 @@ class SurgeryOptimizer(MixedBatches):
         model: nn.Module | None,
         layout: Layout,
     ) -> None:
+        leave_untraced()
         self._delegate_to(base)
         self.surgery, self.buffer = surgery, buffer
         self._model, self._layout = model, layout
