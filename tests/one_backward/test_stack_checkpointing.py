@@ -175,3 +175,50 @@ def test_the_groups_inside_a_checkpoint_are_corrected_during_backward(monkeypatc
             x = checkpoint(layer, x, use_reentrant=False)
         F.cross_entropy(model.head(x).flatten(0, 1), labels.flatten()).backward()
     assert len(TASKS) == 4 and told.index("the words") == 3  # the head and two layers were there before
+
+
+def test_the_relative_bias_of_t5_goes_through_non_reentrant_checkpoints() -> None:
+    """It is made from parameters alone in the first layer's checkpoint and handed to the others; not excluded."""
+    pytest.importorskip("transformers")
+    case = BY_NAME["t5"]
+    model: Any = case.make("sdpa", dropout=0.1)
+    part = Work(case, model, case.draw(7, 6, 0), unequal(7))
+    torch.manual_seed(4)
+    expected = gradient(model, part.loss)
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(**{_options_name(enable): {"use_reentrant": False}})
+    opt = wrapped(model, monitor=True)
+    torch.manual_seed(4)
+    mixed(opt, part)
+    opt.finish()
+    names = [name for name, _ in model.named_parameters()]
+    assert any("relative_attention_bias" in name for name in names)
+    assert apart(combined(opt), expected) < 1e-6
+    model = case.make("sdpa", dropout=0.0)  # and without dropout the tasks apart
+    part = Work(case, model, part.batch, part.task_ids)
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(**{_options_name(enable): {"use_reentrant": False}})
+    reference, opt = wrapped(model), wrapped(model)
+    separate_backwards(reference, part)
+    rows = combined(reference)
+    mixed(opt, part)
+    opt.finish()
+    assert apart(combined(opt), rows) < 1e-5
+
+
+@KINDS
+@pytest.mark.parametrize("storage", ["autograd", "flat", "cpu"])
+def test_checkpoints_in_the_blocks_of_tasks(storage: str, reentrant: bool) -> None:
+    """One backward per task: the rows are those without checkpoints."""
+    model: Any = net()
+    reference, opt = wrapped(model), wrapped(model, storage=storage)
+    part = work(model)
+    separate_backwards(reference, part, finish=False)
+    for t in part.present:
+        own = part.task_ids == t
+        with opt.task(opt.tasks[t]):
+            scores = each_layer(model, part.batch["words"][own], reentrant)
+            loss = F.cross_entropy(scores.flatten(0, 1), part.batch["labels"][own].flatten())
+            (loss * (len(own[own]) / len(own))).backward()
+    for found, row in zip(rows_of(opt), rows_of(reference), strict=True):
+        assert apart(found, row) < 1e-6

@@ -107,7 +107,7 @@ def test_a_block_inside_a_compiled_function_is_refused() -> None:
         with opt.mixed_batch(part.task_ids):
             part.loss.backward()
 
-    with pytest.raises((RuntimeError, AssertionError), match=r"compile|set_stance"):  # ours, or that of the compiler
+    with pytest.raises(RuntimeError, match=r"mixed_batch\(\) is inside a function that torch.compile compiles"):
         step()
     assert all(p.grad is None for p in model.parameters())
     reference = wrapped(model)

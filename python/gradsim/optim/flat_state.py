@@ -55,5 +55,5 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         x = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {x.dtype} {list(x.shape)} ".encode())
-        digest.update(memoryview(x.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
