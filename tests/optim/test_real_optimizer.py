@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import pickle
+import warnings
 import weakref
 from typing import Any
 
@@ -318,3 +319,19 @@ def test_torch_distributed_checkpoint_reads_its_state() -> None:
     dcp.set_optimizer_state_dict(net, opt, state)
     train(opt, net, range(1))
     assert opt.statistics()["steps"] == 1
+
+
+def test_a_training_that_never_opens_a_task_is_told_so_once() -> None:
+    net = model()
+    opt = GradVac(torch.optim.SGD(net.parameters(), lr=0.1), tasks=TASKS, model=net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opt.step()  # nothing there: nothing to say
+        opt.zero_grad(set_to_none=False)
+        opt.step()
+    loss(net, "de").backward()
+    with pytest.warns(UserWarning, match=r"no task has captured, so this is a plain step of SGD; run forward and"):
+        opt.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opt.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ class SurgeryOptimizer(MixedBatches):
         self._model, self._layout = model, layout
         self._processes = Spreading()
         self._open = None
+        self._is_used = False  # a task has been captured, or a warning has said that none was
         self._streamed, self._plain, self._verified = None, {}, False
         self._pool = Pool()
         self._zeroed: dict[int, tuple[Tensor, int]] = {}  # what zero_grad(set_to_none=False) left, with its version
@@ -195,8 +197,10 @@ class SurgeryOptimizer(MixedBatches):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """`finish()` and the step of the base optimizer; a plain base step if nothing was captured.
 
-        With a closure, `finish()` follows each of its evaluations.
+        With a closure, `finish()` follows each of its evaluations. A plain step with gradients in p.grad, before any
+        task was ever captured, warns once.
         """
+        self._warn_of_plain_steps()
         if closure is None:
             self.finish()  # else what was captured before belongs to the same step as what the closure captures
         result = self._step_base(closure, self.finish)
@@ -290,11 +294,23 @@ class SurgeryOptimizer(MixedBatches):
     def _begin(self, what: str) -> None:
         """Before a capture: what must hold, for a first one of a step and for a further one."""
         self._refuse_after_last(what)
+        self._is_used = True
         started = self._in_step()
         if not started:
             self._refresh()
             self._processes.find(self._model, self._layout, self.buffer)
         self._check_grads("between two tasks" if started else "before the first task of the step")
+
+    def _warn_of_plain_steps(self) -> None:
+        """Say once that a training that never opened a task is one without surgery: it would go unnoticed."""
+        if self._is_used or self._is_initializing() or not self._has_uncaptured():
+            return
+        self._is_used = True
+        warnings.warn(
+            f"step() found gradients that no task has captured, so this is a plain step of {type(self.base).__name__}; "
+            "run forward and backward inside task() or mixed_batch()",
+            stacklevel=3,
+        )
 
     def _is_awaited(self) -> bool:
         """Whether other processes may have captured something, and wait for this one in `finish`."""
@@ -313,10 +329,12 @@ class SurgeryOptimizer(MixedBatches):
 
         It does so by a step with learning rates of 0 and gradients that no task has captured, perhaps on one rank only.
         """
+        return all(float(group.get("lr", 1.0)) == 0.0 for group in self.param_groups) and self._has_uncaptured()
+
+    def _has_uncaptured(self) -> bool:
+        """Whether p.grad holds more than what `zero_grad` has left there."""
         kept = {id(gradient) for gradient, _ in self._zeroed.values()}
-        return all(float(group.get("lr", 1.0)) == 0.0 for group in self.param_groups) and any(
-            p.grad is not None and id(p.grad) not in kept for p in self.buffer.parameters
-        )
+        return any(p.grad is not None and id(p.grad) not in kept for p in self.buffer.parameters)
 
     def _check_grads(self, when: str) -> None:
         """Refuse a gradient in p.grad that no task has captured: it would be lost, or counted for the wrong task."""
