@@ -12,10 +12,11 @@ from torch.distributed.fsdp import fully_shard
 
 from distributed.cases import slow
 from distributed.comparing import identical, whole
-from distributed.mixing import different, everywhere, ignored, mixed_rows, mixture, run_mixed, several
+from distributed.mixing import different, everywhere, first_only, ignored, mixed_rows, mixture, run_mixed, several
 from distributed.net import Net, make
 from distributed.setting import Setting, Stack
 from distributed.stage import check, optimizer
+from gradsim.optim import streamed_exchange
 
 
 def _sharded(net: nn.Module, **options: Any) -> Stack:
@@ -51,6 +52,19 @@ def means_when_sharded() -> None:
 def mixed_batches_in_two_dimensions() -> None:
     mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("replicate", "shard"))
     check(Setting(different), _sharded(make(), mesh=mesh), run_mixed(), mixed_rows())
+
+
+def other_ways_back_when_sharded() -> None:
+    """A head that one rank reaches, every group a unit of its own: FSDP's exchanges must not meet those of the rows."""
+    head = {"head": first_only}
+    before, streamed_exchange.UNIT_BYTES = streamed_exchange.UNIT_BYTES, 1
+    try:
+        setting = Setting(everywhere, steps=3, options={"granularity": "all_matrix"})
+        trace = check(setting, _sharded(make()), run_mixed(**head), mixed_rows(**head))
+        assert trace.gradients[0]["heads.b.weight"] is not None
+        check(Setting(several, steps=2), _sharded(make()), run_mixed(), mixed_rows())
+    finally:
+        streamed_exchange.UNIT_BYTES = before
 
 
 def mixed_batches_monitored_when_sharded() -> None:

@@ -100,6 +100,8 @@ def arguments_that_do_not_fit() -> None:
         ({"average": "present"}, "average='present' is not to be had for DTensors"),
         ({"exchange": "all_to_all"}, "exchange= is for parameters that every process has whole"),
         ({"storage": "flat"}, "the rows of DTensors stay as FSDP makes them"),
+        ({"storage": "cpu"}, "the rows of DTensors stay as FSDP makes them"),
+        ({"rows_dtype": torch.bfloat16}, "the rows of DTensors stay as FSDP makes them"),
     ):
         _refuse(Stack(net), sentence, error=ValueError, **options)
     other = dist.new_group(list(range(dist.get_world_size())))

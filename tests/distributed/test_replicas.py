@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from distributed import replicas, replicas_stack
+from distributed import half, replicas, replicas_stack
 from distributed.cases import on
 from distributed.launch import Outcome
 
 
 @pytest.mark.parametrize(
-    ("world", "case"), on(2, replicas, replicas_stack) + on(4, replicas, replicas_stack, slow=True)
+    ("world", "case"), on(2, replicas, replicas_stack, half) + on(4, replicas, replicas_stack, half, slow=True)
 )
 def test_replicas(world: int, case: Callable[[], Any], outcomes: Callable[..., Outcome]) -> None:
     outcomes(world, case).result()

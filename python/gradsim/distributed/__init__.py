@@ -2,8 +2,8 @@
 
 from gradsim.distributed.checkpoint import SurgeryCheckpoint
 from gradsim.distributed.ddp import Forwards, ddp_of, unwrapped
-from gradsim.distributed.found import Spread, check_syncing, find_spread
-from gradsim.distributed.presence import Facts, Presence, meet, settle
+from gradsim.distributed.found import Spread, check_syncing, find_spread, is_sharded
+from gradsim.distributed.presence import Facts, Presence, digest, meet, settle
 from gradsim.distributed.processes import Group, Processes
 from gradsim.distributed.replicas import AVERAGES, EXCHANGES, Replicas, Slice
 from gradsim.distributed.slices import Bucket
@@ -23,7 +23,9 @@ __all__ = [
     "SurgeryCheckpoint",
     "check_syncing",
     "ddp_of",
+    "digest",
     "find_spread",
+    "is_sharded",
     "meet",
     "settle",
     "unwrapped",

@@ -28,6 +28,9 @@ class Spread(Protocol):
     def added_up(self, key: Hashable, M: Tensor) -> Tensor:
         """The Gramians of all processes that share these parameters together: float64 [G, T, T], as new memory."""
 
+    def same(self, weights: Tensor) -> Tensor:
+        """Those of one process in all of them: what came from outside may differ in its last bits."""
+
 
 def is_sharded(x: object) -> bool:
     """Whether x is a DTensor."""
@@ -81,6 +84,7 @@ def find_spread(
         return None
     ddp = ddp_of(model)
     if ddp is not None:
+        check_ddp(ddp)  # once more: hooks may have been registered since
         check_ignored(ddp, parameters, names)
         if process_group is not None and process_group is not ddp.process_group:
             raise ValueError("process_group= is not that of the DistributedDataParallel model; leave it out")
@@ -128,18 +132,51 @@ def _shards(
             f"parameter {plain[0]} is not sharded while others are, so that FSDP does not average its gradient; let "
             "fully_shard have it, or give it an optimizer of its own"
         )
+    if not is_fsdp:
+        _check_rest(parameters)
     from gradsim.distributed.shards import Shards  # torch.distributed.tensor takes seconds to import
 
     return Shards(parameters, names)
 
 
-def check_syncing(model: nn.Module | None) -> None:
-    """Refuse FSDP2 modules that gather gradients of several backward passes before they reduce them (RuntimeError)."""
-    for name, module in [] if model is None else model.named_modules():
-        state = getattr(module, "_get_fsdp_state", None)
-        group = getattr(state(), "_fsdp_param_group", None) if callable(state) else None
-        if group is not None and not getattr(group, "reduce_grads", True):
+def _check_rest(parameters: Sequence[Any]) -> None:
+    """Refuse a tensor-parallel part of a larger mesh, over the rest of which nobody averages (RuntimeError)."""
+    for mesh in {id(p.device_mesh): p.device_mesh for p in parameters if is_sharded(p)}.values():
+        root = getattr(mesh, "_get_root_mesh", lambda mesh=mesh: mesh)()
+        if root.size() > mesh.size():
             raise RuntimeError(
-                f"{name or 'the model'} has set_requires_gradient_sync(False), under which FSDP adds the gradients of "
-                "several tasks up; leave it on: every task block is reduced by itself"
+                f"the parameters are on the dimensions {mesh.mesh_dim_names} of a mesh with {root.mesh_dim_names}, and "
+                "nothing averages gradients over the rest; apply fully_shard over it, or build the mesh of tensor "
+                "parallelism by itself"
+            )
+
+
+def fsdp_groups(module: nn.Module) -> list[Any]:
+    """The parameters that FSDP2 gathers together with a module: torch's own objects; empty: none."""
+    state = getattr(module, "_get_fsdp_state", lambda: None)()
+    groups = getattr(state, "_fsdp_param_groups", None)
+    if groups is None:  # torch has several of them since 2.12
+        groups = [group] if (group := getattr(state, "_fsdp_param_group", None)) is not None else []
+    return list(groups)
+
+
+def check_syncing(model: nn.Module | None) -> None:
+    """Refuse FSDP2 modules that keep gradients back, where those of the next task would be added (RuntimeError)."""
+    for name, module in [] if model is None else model.named_modules():
+        found = [
+            setting
+            for group in fsdp_groups(module)
+            for attribute, setting in (
+                ("reduce_grads", "set_requires_gradient_sync"),
+                ("all_reduce_grads", "set_requires_all_reduce"),
+            )
+            if not getattr(group, attribute, True)
+        ]
+        context = getattr(getattr(module, "_get_fsdp_state", lambda: None)(), "_state_ctx", None)
+        if not getattr(context, "is_last_backward", True):
+            found.append("set_is_last_backward")
+        if found:
+            raise RuntimeError(
+                f"{name or 'the model'} has {found[0]}(False), under which FSDP adds gradients of several tasks up; "
+                "leave it on: every task block is reduced by itself"
             )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
 from gradsim.distributed.chunks import Chunks
+from gradsim.distributed.found import fsdp_groups
 from gradsim.distributed.processes import Processes
 from gradsim.distributed.replicas import Replicas
 from gradsim.distributed.shards import Shards
@@ -22,15 +23,16 @@ class ShardedReplicas(Replicas):
     They are averaged as FSDP2 averages gradients, and each process gets the rows of its shards.
 
     Args:
-        shards: how the parameters are spread. dtypes: in which the rows travel, for each parameter.
+        shards: how the parameters are spread. dtypes: in which the rows travel, for each parameter. device:
+            where they are made.
     """
 
     keeps_shards = True
 
-    def __init__(self, shards: Shards, dtypes: Sequence[torch.dtype]) -> None:
+    def __init__(self, shards: Shards, dtypes: Sequence[torch.dtype], device: torch.device) -> None:
         mesh = shards.mesh
         super().__init__(shards.everybody, shards.parameters, exchange="reduce_scatter")
-        self.dtypes = list(dtypes)
+        self.dtypes, self.device = list(dtypes), device
         self.across = Processes(mesh.get_group(mesh.ndim - 1))
         self.alike = Processes(mesh.get_group(0)) if mesh.ndim == 2 else None
         self._shards = shards
@@ -51,6 +53,9 @@ class ShardedReplicas(Replicas):
 
     def parts(self, parameters: Sequence[int], positions: list[int]) -> dict[Hashable, list[int]]:
         return self._shards.parts(parameters, positions)
+
+    def same(self, weights: Tensor) -> Tensor:
+        return self._shards.same(weights)
 
     def added_up(self, key: Hashable, M: Tensor) -> Tensor:
         return self._shards.added_up(key, M)
@@ -77,7 +82,7 @@ class Gathered:
         self.modules = [m for m in model.modules() if hasattr(m, "_get_fsdp_state")]
         module: Any
         for module in self.modules:
-            groups = _groups(module)
+            groups = fsdp_groups(module)
             if any(not hasattr(p, "_unsharded_param") for group in groups for p in group.fsdp_params):
                 module.unshard()  # makes them; from then on they are the same objects in every forward
                 module.reshard()
@@ -87,6 +92,12 @@ class Gathered:
                         "mixed_batch() leaves no gradient to FSDP2, which set_reduce_scatter_unused_params(True) would "
                         "replace by zeros; leave it off"
                     )
+                for attribute in ("gradient_divide_factor", "force_sum_reduction_for_comms", "_all_reduce_hook"):
+                    if getattr(group, attribute, None):
+                        raise RuntimeError(
+                            f"mixed_batch() averages over all processes, but FSDP2 was told otherwise ({attribute}); "
+                            "leave that out, or use one task() block per task"
+                        )
                 held.update({id(p.sharded_param): (p, group) for p in group.fsdp_params})
         self.parameters: list[Tensor] = []
         self.dtypes: list[torch.dtype] = []
@@ -101,11 +112,3 @@ class Gathered:
                 )
             self.parameters.append(whole)
             self.dtypes.append(group.mp_policy.reduce_dtype or whole.dtype)
-
-
-def _groups(module: Any) -> list[Any]:
-    state = module._get_fsdp_state()
-    groups = getattr(state, "_fsdp_param_groups", None)  # several from torch 2.12 on
-    if groups is None:
-        groups = [state._fsdp_param_group] if state._fsdp_param_group is not None else []
-    return list(groups)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from gradsim.distributed.processes import Processes
 @dataclass(frozen=True)
 class Presence:
     """`somewhere`: bool [T, P], whether any process has the gradient of task t for parameter p. `ranks`: for each
-    process the tasks it has. `is_here`: whether this process has all that is somewhere.
+    process the tasks it has.
     """
 
     somewhere: Tensor
@@ -26,11 +27,11 @@ class Presence:
         """The tasks that some process has."""
         return [t for t, there in enumerate(self.somewhere.any(1).tolist()) if there]
 
-    def factors(self, average: str) -> list[float]:
-        """What the sum over the processes is multiplied by to be their mean, for each of `tasks`."""
+    def divisors(self, average: str) -> list[int]:
+        """What the sum over the processes is divided by to be their mean, for each of `tasks`."""
         if average == "world":
-            return [1.0 / len(self.ranks)] * len(self.tasks)
-        return [1.0 / sum(t in held for held in self.ranks) for t in self.tasks]
+            return [len(self.ranks)] * len(self.tasks)
+        return [sum(t in held for held in self.ranks) for t in self.tasks]
 
 
 def digest(*parts: object) -> int:
@@ -82,10 +83,22 @@ def settle(processes: Processes, kind: str, facts: Facts, here: Tensor) -> Prese
     if len(set(meet(processes, kind, facts, digest(here.shape, here.numpy().tobytes())))) == 1:
         table = here[None].expand(processes.size, -1, -1)
     else:
-        table = torch.tensor(processes.say(here.flatten().tolist()), dtype=torch.bool).view(-1, *here.shape)
+        table = _unpacked(processes.say(_packed(here)), here)
     held = table.any(2)
     ranks = [[t for t, there in enumerate(row) if there] for row in held.tolist()]
     return Presence(table.any(0), ranks)
+
+
+def _packed(here: Tensor) -> list[int]:
+    """A table of bits in whole numbers of 64."""
+    packed = np.packbits(here.numpy().reshape(-1))
+    return list(np.pad(packed, (0, -len(packed) % 8)).view(np.int64).tolist())
+
+
+def _unpacked(said: Sequence[Sequence[int]], here: Tensor) -> Tensor:
+    """The tables [W, T, P] of all processes."""
+    packed = np.array(said, dtype=np.int64).view(np.uint8)
+    return torch.from_numpy(np.unpackbits(packed, axis=1)[:, : here.numel()].astype(bool)).view(-1, *here.shape)
 
 
 def agree(processes: Processes, facts: Sequence[tuple[str, object]]) -> None:

@@ -46,7 +46,13 @@ class Processes:
         return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
     def sum_(self, x: Tensor) -> Tensor:
-        """The sum of the x of all processes, the same to the bit in each of them; x itself may be written to."""
+        """The sum of the x of all processes, the same to the bit in each of them; x itself may be written to.
+
+        What is on the CPU goes over a backend for it.
+        """
+        if x.device.type == "cpu":
+            dist.all_reduce(x, group=self._talk())
+            return x
         there = x.to(self.device(x.device))
         dist.all_reduce(there, group=self.group)
         return there.to(x.device)

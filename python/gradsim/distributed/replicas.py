@@ -66,6 +66,7 @@ class Replicas:
     ) -> None:
         self.processes, self.average, self.exchange = processes, average, exchange
         self.across = processes  # among whom the elements are divided
+        self.device: torch.device | None = None  # where rows are made, if not where the parameters are
         self.alike: Processes | None = None  # who have the same slice, and add theirs up
         self.shapes = [p.shape for p in parameters]
         own = [getattr(p, "grad_dtype", None) or p.dtype for p in parameters]
@@ -85,10 +86,12 @@ class Replicas:
         sparse = self._is_sparse(presence)
         mine = presence.ranks[rank] if sparse else tasks
         laid = self._laid(bucket, rows, mine, device).to(self.across.device(device))
-        factors = torch.tensor(presence.factors(self.average), dtype=torch.float64, device=laid.device)[:, None]
+        divisors = dict(zip(tasks, presence.divisors(self.average), strict=True))
         early = bucket.dtype == torch.float16  # whose sums may overflow where the mean does not
         if early:
-            laid = (laid.view(-1, len(mine), bucket.size) * factors[[tasks.index(t) for t in mine]]).to(bucket.dtype)
+            own = bucket.size * (bucket.world if self.exchange == "all_reduce" else 1)
+            for x, t in zip(laid.view(-1, max(len(mine), 1), own).unbind(1), mine, strict=bool(mine)):
+                x.div_(divisors[t])
         if self.exchange == "all_reduce":
             got, work = laid, self.across.all_reduce(laid)
         elif sparse:
@@ -104,7 +107,10 @@ class Replicas:
             work.wait()
             held = _added(got.view(-1, bucket.size), presence, bucket) if sparse else got.view(len(tasks), -1)
             held = held if self.alike is None else self.alike.sum_(held)
-            return (held if early else held.mul_(factors.to(held.dtype))).to(device)
+            if not early:
+                for row, divisor in zip(held, divisors.values(), strict=True):
+                    row.div_(divisor)  # as a number: in bfloat16 1 / 3 would be off by 0.2 %
+            return held.to(device)
 
         return Slice(bucket, presence, None if self.exchange == "all_reduce" else rank, finish)
 
@@ -131,6 +137,11 @@ class Replicas:
     def added_up(self, key: Hashable, M: Tensor) -> Tensor:
         """The Gramians of all slices together."""
         return self.processes.sum_(M.clone())
+
+    def same(self, weights: Tensor) -> Tensor:
+        """The weights of rank 0, in all processes."""
+        self.processes.from_first_([weights])
+        return weights
 
     def _laid(self, bucket: Bucket, rows: Rows, tasks: Sequence[int], device: torch.device) -> Tensor:
         """The rows of these tasks in one tensor: slice by slice, or task by task to be reduced as they are."""

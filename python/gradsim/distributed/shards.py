@@ -47,7 +47,7 @@ class Shards:
             alike = [p.placements[d].is_replicate() if isinstance(p, DTensor) else True for d in range(mesh.ndim)]
             self._counted.append(not any(same and c for same, c in zip(alike, where, strict=True)))
         self._everybody: dict[Hashable, Processes] = {}
-        self._is_checked = False
+        self._checked: set[int] = set()  # plain parameters
 
     @property
     def mesh(self) -> Mesh:
@@ -72,6 +72,7 @@ class Shards:
         p = self.parameters[i]
         if not isinstance(p, DTensor):
             return part
+        part = part.to(p.to_local().device)  # which FSDP may have on the CPU
         return DTensor.from_local(part, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
 
     def settle(self, facts: Facts, rows: Rows, blocks: Sequence[int]) -> None:
@@ -92,9 +93,7 @@ class Shards:
                     "their gradients are mixed; under FSDP and tensor parallelism every process opens the same "
                     "tasks in the same order (with a loss of zero where it has no samples)"
                 )
-        if not self._is_checked:
-            self._check_plain(rows)
-            self._is_checked = True
+        self._check_plain(rows)
 
     def parts(self, parameters: Sequence[int], positions: list[int]) -> dict[Hashable, list[int]]:
         """By mesh, which of the parameters count in this process."""
@@ -107,6 +106,12 @@ class Shards:
     def added_up(self, key: Hashable, M: Tensor) -> Tensor:
         """What all processes of a mesh measured, the same to the bit in each."""
         return self._all(key).sum_(M.clone())
+
+    def same(self, weights: Tensor) -> Tensor:
+        """The weights of the first process of the mesh, in all of them."""
+        for key in self._meshes:
+            self._all(key).from_first_([weights])
+        return weights
 
     def _all(self, key: Hashable) -> Processes:
         """The processes of a mesh as one group."""
@@ -124,10 +129,15 @@ class Shards:
 
     def _check_plain(self, rows: Rows) -> None:
         """Refuse plain parameters whose gradients are only parts of a sum: nobody would add them up (RuntimeError)."""
-        plain = [i for i, p in enumerate(self.parameters) if not isinstance(p, DTensor) and p.requires_grad]
-        each = [x for row in rows for i in plain if (x := row[i]) is not None]
-        if not each:
+        plain = [
+            i
+            for i, p in enumerate(self.parameters)
+            if not isinstance(p, DTensor) and i not in self._checked and any(row[i] is not None for row in rows)
+        ]
+        if not plain:
             return
+        self._checked.update(plain)
+        each = [x for row in rows for i in plain if (x := row[i]) is not None]
         names = [self._names[i] for row in rows for i in plain if row[i] is not None]
         told = torch.stack([x.double().norm() for x in each]).cpu()
         everywhere = torch.tensor(self._all(self._keys[plain[0]]).say(told.view(torch.int64).tolist()))

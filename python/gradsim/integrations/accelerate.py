@@ -52,6 +52,15 @@ class AcceleratedSurgery(AcceleratedOptimizer):  # type: ignore[misc]
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
+    @property
+    def model(self) -> nn.Module | None:
+        """As `SurgeryOptimizer.model`."""
+        return self.optimizer.model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self.optimizer.model = model
+
     def mixed_batch(
         self,
         task_ids: Tensor | Sequence[int] | Sequence[str],

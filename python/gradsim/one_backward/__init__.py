@@ -5,9 +5,10 @@ from gradsim.one_backward.collector import Collector, Sink
 from gradsim.one_backward.pool import Pool, Space
 from gradsim.one_backward.rows import TaskRows
 from gradsim.one_backward.samples import Samples
-from gradsim.one_backward.scale import Scale, TaskScale, Together, check_scale
+from gradsim.one_backward.scale import SCALES, Scale, TaskScale, Together, check_scale
 
 __all__ = [
+    "SCALES",
     "Collector",
     "Pool",
     "Samples",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from gradsim.one_backward.collector import Collector, Sink, SpaceOf
+from gradsim.one_backward.collector import Begun, Collector, Sink, SpaceOf
 from gradsim.one_backward.follow import Follow
 from gradsim.one_backward.passed import passed_on
 from gradsim.one_backward.rules import RULES, WATCHED, each_task
@@ -33,6 +33,7 @@ def mixed(
     second_pass: bool = False,
     space: SpaceOf | None = None,
     passing: Sequence[nn.Module] = (),
+    begun: Begun | None = None,
 ) -> Iterator[Collector]:
     """Run the forward and the one backward of a mixed batch inside; `sink` gets the task gradients of each parameter.
 
@@ -48,13 +49,14 @@ def mixed(
         second_pass: keep what `Collector.total` needs.
         space: where task gradients may be written.
         passing: see `passed_on`.
+        begun: told at the beginning of the backward how often it will reach each parameter (None: not known).
 
     Raises:
         RuntimeError: a module or function that couples the samples, or whose gradient cannot be split; a gradient that
             came to a parameter past all functions that are followed.
     """
     collector = Collector(parameters, names, samples, sink, second_pass)
-    collector.space_of = space
+    collector.space_of, collector.begun = space, begun
     watched = dict(WATCHED)
     if scale is not None:
         collector.factors = scale.factors

@@ -22,6 +22,7 @@ class Sink(Protocol):
         """All task gradients of a parameter are there; None: no task reached it."""
 
 
+Begun = Callable[["Counter[int] | None"], None]
 # For the rows of a parameter: its number, their shape [T', ...], their dtype, all that will ask. None: no room.
 SpaceOf = Callable[[int, torch.Size, torch.dtype, "set[int]"], "Tensor | None"]
 
@@ -42,6 +43,7 @@ class Collector:
         self.parameters, self.names, self.samples, self.second_pass = parameters, names, samples, second_pass
         self.factors: Callable[[torch.device], Tensor | None] = lambda device: None
         self.space_of: SpaceOf | None = None
+        self.begun: Begun | None = None  # told what `expect` is told
         self.asking: set[int] = set()
         self._sink = sink
         self._rows: dict[int, Tensor] = {}
@@ -57,6 +59,8 @@ class Collector:
 
         None: that is not known, and they are complete at the end of the block.
         """
+        if self.begun is not None:
+            self.begun(uses)
         if uses is None:
             return
         self._missing = uses

@@ -26,15 +26,15 @@ def passed_on(modules: Sequence[nn.Module], tracked: Tracked) -> Iterator[None]:
 
         def before(_: nn.Module, args: Any, kwargs: Any, kept: list[list[Any]] = kept) -> None:
             leaves = pytree.tree_leaves((args, kwargs))
-            kept.append([tracked.note(x) if isinstance(x, Tensor) else None for x in leaves])
+            kept.append([(x.shape, tracked.note(x)) if isinstance(x, Tensor) else None for x in leaves])
             open_.append(torch._C.DisableTorchFunction())
             open_[-1].__enter__()
 
         def after(_: nn.Module, args: Any, kwargs: Any, kept: list[list[Any]] = kept) -> None:
             open_.pop().__exit__(None, None, None)
-            for x, note in zip(pytree.tree_leaves((args, kwargs)), kept.pop(), strict=True):
-                if note is not None:
-                    tracked.take_note(x, note)
+            for x, known in zip(pytree.tree_leaves((args, kwargs)), kept.pop(), strict=True):
+                if known is not None and known[0] == x.shape and known[1] is not None:
+                    tracked.take_note(x, known[1])
 
         handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
         handles.append(module.register_forward_pre_hook(after, with_kwargs=True))

@@ -14,9 +14,9 @@ from gradsim.one_backward.samples import Samples
 TaskScale = str | Mapping[str, float] | None
 SCALES = ("mean", "tokens")
 
-# From the counts of this process, float64 [T], to those of all processes together, and to the number of processes that
-# the mean of each task's gradients is taken over.
-Together = Callable[[Tensor], tuple[Tensor, Tensor]]
+# From the counts of this process and whether it has the task, float64 [T] both, to the counts of all processes
+# together, and to the number of processes that the mean of each task's gradients is taken over.
+Together = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def check_scale(task_scale: object, tasks: Sequence[str]) -> None:
@@ -92,7 +92,8 @@ class Scale:
         if self._together is None:
             return torch.where(counts > 0, counts.sum() / counts, 0.0)
         at = torch.tensor(self._samples.present, device=counts.device)
-        everywhere, processes = self._together(counts.new_zeros(self._num_tasks).index_put((at,), counts))
+        none = counts.new_zeros(self._num_tasks)
+        everywhere, processes = self._together(none.index_put((at,), counts), none.index_fill(0, at, 1.0))
         return torch.where(counts > 0, processes[at] * counts.sum() / everywhere[at], 0.0)
 
     def factors(self, device: torch.device) -> Tensor | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from gradsim.distributed import is_sharded
 from gradsim.distributed.slices import buckets
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.gradients.granularity import Groups
@@ -55,7 +59,8 @@ class Costs:
 
     def __init__(self, buffer: GradientBuffer, groups: Groups, world: int) -> None:
         self.T, self._groups, self._world = len(buffer.rows), groups, world
-        self.numels = [p.numel() if p.requires_grad else 0 for p in buffer.parameters]
+        self.numels = [_elements_here(p) if p.requires_grad else 0 for p in buffer.parameters]
+        self._is_sharded = any(is_sharded(p) for p in buffer.parameters)
         self.dtypes = [getattr(p, "grad_dtype", None) or p.dtype for p in buffer.parameters]
         self.own = self._bytes(None)
         self._shapes = [p.shape if p.requires_grad else torch.Size([0]) for p in buffer.parameters]
@@ -69,6 +74,10 @@ class Costs:
         self.during, self.at_once, self.at_end = (int(n * 8 * G * T * T) for n in (3.25, 4.25, 5.25))
 
     def choices(self) -> Iterator[Choice]:
+        if self._is_sharded:  # nothing else is to be had
+            whole = "the shards of this process; mixed_batch() takes T x some groups of whole parameters for a moment"
+            yield replace(self._kept("autograd", None), remark=whole)
+            return
         for storage in ("autograd", "flat", "cpu"):
             for dtype in (None, BF16):
                 if dtype is None or self._bytes(dtype) != self.own:
@@ -174,3 +183,9 @@ class Costs:
         keeper = Keeper(False, rows_dtype)
         pairs = zip(self.numels, self.dtypes, strict=True)
         return [n * keeper.stored_as(dtype).itemsize for n, dtype in pairs]
+
+
+def _elements_here(parameter: Tensor) -> int:
+    """The elements of a parameter that are in this process."""
+    part: Any = parameter
+    return int((part.to_local() if is_sharded(part) else part).numel())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.one_backward import (
+    SCALES,
     Pool,
     Samples,
     Scale,
@@ -103,6 +104,11 @@ class MixedBatches(DelegatingOptimizer):
                 "second_pass=True keeps no rows, and there is nothing that could be averaged over the processes; leave "
                 "it out"
             )
+        if several and not last and task_scale in SCALES and self._processes.average == "present":
+            raise RuntimeError(
+                f"task_scale={task_scale!r} with average='present' needs all samples of a step in the last mixed "
+                "batch; use average='world'"
+            )
         gathered = self._processes.gathered(self._model, self._layout)
         if gathered is not None and verify:
             raise RuntimeError("verify=True runs the model once per task, which FSDP2 does not stand; leave it out")
@@ -136,6 +142,7 @@ class MixedBatches(DelegatingOptimizer):
                     second_pass=second_pass,
                     space=None if streamed is None else streamed.space,
                     passing=() if gathered is None else gathered.modules,
+                    begun=streamed.begin if isinstance(streamed, StreamedExchange) else None,
                 ) as collector,
             ):
                 yield
@@ -154,7 +161,7 @@ class MixedBatches(DelegatingOptimizer):
             for i, gradient in plain.items():
                 self._plain[i] = self._plain[i].add_(gradient) if i in self._plain else gradient
         except BaseException:
-            self._processes.is_lost = isinstance(streamed, StreamedExchange)
+            self._processes.is_lost |= isinstance(streamed, StreamedExchange)
             raise
         finally:
             self._open = None

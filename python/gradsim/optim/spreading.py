@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class Spreading:
     """
 
     def __init__(self, process_group: Group | None = None, average: str = "world", exchange: str = "auto") -> None:
-        self._process_group, self._average, self._exchange = process_group, average, exchange
+        self._process_group, self.average, self._exchange = process_group, average, exchange
         self.is_finished = self.is_lost = False
         self.blocks: list[int] = []
         self.forget()
@@ -66,6 +66,14 @@ class Spreading:
         """Something was loaded: compare with the other processes at the next occasion."""
         self._facts = None
 
+    def check_lost(self) -> None:
+        """Refuse to meet the other processes after this one has left them in the middle of something (RuntimeError)."""
+        if self.is_lost:
+            raise RuntimeError(
+                "an exception inside mixed_batch() left the other processes in the middle of an exchange; end the job, "
+                "or build the process group and the optimizer anew"
+            )
+
     def may_be_several(self, model: nn.Module | None) -> bool:
         """Whether there may be other processes, without looking for them."""
         if not dist.is_available() or not dist.is_initialized():
@@ -79,15 +87,7 @@ class Spreading:
         return dist.get_world_size() if self.shards is None and self.may_be_several(model) else 1
 
     def find(self, model: nn.Module | None, layout: Layout, buffer: GradientBuffer) -> None:
-        """Find out, once (what `find_spread` raises; ValueError: a storage that DTensors cannot have).
-
-        RuntimeError: this process has left the others in the middle of something.
-        """
-        if self.is_lost:
-            raise RuntimeError(
-                "an exception inside mixed_batch() left the other processes in the middle of an exchange; end the job, "
-                "or build the process group and the optimizer anew"
-            )
+        """Find out, once (what `find_spread` raises; ValueError: a storage that DTensors cannot have)."""
         if self._is_found:
             return
         found = find_spread(
@@ -96,7 +96,7 @@ class Spreading:
             layout.names,
             self._process_group,
             rows_dtype=buffer.rows_dtype,
-            average=self._average,
+            average=self.average,
             exchange=self._exchange,
         )
         if (
@@ -150,7 +150,7 @@ class Spreading:
 
         gathered = Gathered(model, layout.parameters, layout.names)
         if self._cut is None:
-            self._cut = ShardedReplicas(self.shards, gathered.dtypes)
+            self._cut = ShardedReplicas(self.shards, gathered.dtypes, gathered.parameters[0].device)
         return gathered
 
     def stream(
@@ -163,14 +163,20 @@ class Spreading:
         here = _present(buffer)
         here[samples.present] = True
         facts = self._facts_of(surgery, layout)
-        presence = settle(replicas.processes, f"mixed_batch(last={last})", facts, here)
-        return StreamedExchange(surgery, layout, buffer, samples, replicas, presence, self._order, last)
+        kind = f"mixed_batch(last={last})"
+        if replicas.keeps_shards:  # a block of a task was a common effort of all
+            kind += f" after blocks of the tasks {self.blocks}"
+        presence = settle(replicas.processes, kind, facts, here)
+        exchange = StreamedExchange(surgery, layout, buffer, samples, replicas, presence, self._order, last)
+        exchange.facts = facts
+        return exchange
 
     def after_stream(self, streamed: object) -> None:
-        """Once a step has been streamed: go by the order in which the groups of rank 0 were complete."""
+        """Once a step has been streamed: go by the order in which the groups of one process were complete."""
         if isinstance(streamed, StreamedExchange):
             if self._order is None:
-                self._order = streamed.replicas.processes.say(streamed.finished)[0]
+                said = streamed.replicas.processes.say([int(streamed.is_timely), *streamed.finished])
+                self._order = next((order for timely, *order in said if timely), None)
             self.share_buffers()
 
     def together(self, surgery: Surgery, layout: Layout) -> Together | None:
@@ -180,9 +186,9 @@ class Spreading:
             return None
         facts = self._facts_of(surgery, layout)
 
-        def together(counts: Tensor) -> tuple[Tensor, Tensor]:
+        def together(counts: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
             meet(replicas.processes, "the counts of a mixed_batch()", facts)
-            everywhere, having = replicas.processes.sum_(torch.stack([counts, (counts > 0).double()]))
+            everywhere, having = replicas.processes.sum_(torch.stack([counts, here]))
             is_world = replicas.average == "world"
             return everywhere, torch.full_like(having, replicas.processes.size) if is_world else having
 
@@ -206,18 +212,19 @@ class Spreading:
             ("parameters", [(n, tuple(p.shape)) for n, p in zip(layout.names, layout.parameters, strict=True)]),
             ("groups", (layout.groups.names, layout.groups.members, layout.groups.excluded)),
             ("settings", (surgery.method, surgery.beta, surgery.order, surgery.seed, surgery.reduction)),
-            ("settings", (surgery.vaccinate, surgery.max_target, surgery.monitor, self._average, self._exchange)),
+            ("settings", (surgery.vaccinate, surgery.max_target, surgery.monitor, self.average, self._exchange)),
             ("states of the surgery (load the checkpoint in all of them)", _values(state.get("tensors", {}))),
             ("weightings", state.get("weighting")),
         ]
+        if self.replicas is not None:
+            facts.append(("dtypes of the rows", [str(x) for x in self.replicas.dtypes]))
         if self.replicas is not None and self._forwards is None:  # DistributedDataParallel makes them the same itself
-            sums = [float(p.detach().double().sum()) for p in layout.parameters]
-            facts.append(("parameter values (start from the same ones)", sums))
+            facts.append(("parameter values (start from the same ones)", _bits(layout.parameters)))
         return facts
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither process groups nor what was found: a copy finds out for itself.
-        return {"average": self._average, "exchange": self._exchange}
+        return {"average": self.average, "exchange": self._exchange}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, state["average"], state["exchange"])  # type: ignore[misc]
@@ -240,6 +247,13 @@ def check_ready_losses(model: nn.Module | None) -> None:
 def _present(buffer: GradientBuffer) -> Tensor:
     """bool [T, P]: which gradients are in the rows."""
     return torch.tensor([[x is not None for x in row] for row in buffer.rows])
+
+
+def _bits(parameters: Sequence[Tensor]) -> list[int]:
+    """A number for the bits of each parameter, whatever adds them up in which order."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = [p.detach().contiguous().view(-1) for p in parameters]
+    return list(torch.stack([x.view(kinds[x.element_size()]).sum(dtype=torch.int64) for x in flat]).tolist())
 
 
 def _values(tensors: dict[str, Tensor]) -> list[tuple[str, str]]:

@@ -121,7 +121,8 @@ class SurgeryStep:
         if self._surgery.monitor:
             return torch.full_like(M[..., 0], self.scale)
         if self._weighed is not None:
-            return self._weighed(M, range(len(self._target)) if ks is None else ks, self._present(at))
+            weights = self._weighed(M, range(len(self._target)) if ks is None else ks, self._present(at))
+            return weights if self._spread is None else self._spread.same(weights)
         return self._weights(M, at, dtype) * self.scale
 
     def combine(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradsim.distributed import Bucket, Presence, Replicas, Slice
+from gradsim.distributed import Bucket, Facts, Presence, Replicas, Slice, digest, meet
 from gradsim.gradients.buffer import GradientBuffer
 from gradsim.one_backward import Samples, TaskRows
 from gradsim.optim.columns import Rows
@@ -28,7 +29,7 @@ class Unit:
     parameters: list[int]
 
 
-def units(layout: Layout, order: Sequence[int] | None, num_tasks: int, limit_bytes: int = UNIT_BYTES) -> list[Unit]:
+def units(layout: Layout, order: Sequence[int] | None, num_tasks: int) -> list[Unit]:
     """All parameters in units; every process makes the same ones.
 
     order: of the groups, and after them the parameters of no group; None: backward, as the last layers come first.
@@ -38,10 +39,10 @@ def units(layout: Layout, order: Sequence[int] | None, num_tasks: int, limit_byt
     if order is None:
         order = sorted(range(len(entries)), key=lambda e: -max(entries[e][1]))
     result: list[Unit] = []
-    size = limit_bytes
+    size = UNIT_BYTES
     for e in order:
         k, members = entries[e]
-        if size >= limit_bytes:
+        if size >= UNIT_BYTES:
             result.append(Unit([], []))
             size = 0
         if k >= 0:
@@ -66,7 +67,9 @@ class StreamedExchange:
 
     Attributes:
         combined: for each parameter the combined gradient, None where no task of any process reached it.
-        finished: the entries of `units` in the order in which they were complete here.
+        finished: the entries of `units` in the order in which they were complete here. is_timely: whether they were
+            told as they were.
+        facts: what all processes were given alike.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class StreamedExchange:
         self._surgery, self._layout, self._buffer, self._samples = surgery, layout, buffer, samples
         self.replicas, self._presence, self._last = replicas, presence, last
         self._arrived: list[dict[int, Tensor]] = [{} for _ in buffer.rows]  # rows for the buffer
-        self._device = layout.parameters[0].device
+        self._device = replicas.device or layout.parameters[0].device
         self._is_whole = replicas.exchange == "all_reduce"
         self.step = surgery.begin(self._device, len(presence.tasks), None if self._is_whole else replicas)
         self.combined: list[Tensor | None] = [None] * len(layout.parameters)
@@ -98,6 +101,20 @@ class StreamedExchange:
         self._entries = [set(members) for members in layout.groups.members] + [{i} for i in layout.groups.excluded]
         self._entry_of = {i: e for e, members in enumerate(self._entries) for i in members}
         self.finished: list[int] = []
+        self.facts: Facts | None = None
+        self._is_postponed = False
+        self.is_timely = False
+
+    def begin(self, uses: Counter[int] | None) -> None:
+        """The backward begins. With FSDP2, which exchanges things of its own meanwhile, rows leave only if all
+        processes go the same way back: else they leave when it is over.
+        """
+        self.is_timely = uses is not None
+        if self.replicas.keeps_shards:
+            assert self.facts is not None
+            way = digest(None if uses is None else sorted(uses.items()))
+            ways = meet(self.replicas.processes, "the backward of a mixed_batch()", self.facts, way)
+            self._is_postponed = len(set(ways)) > 1
 
     def ready(self, parameter: int, rows: TaskRows | None) -> None:
         self._rows[parameter] = rows
@@ -106,6 +123,10 @@ class StreamedExchange:
         if not self._entries[entry]:
             self.finished.append(entry)
         self._missing[self._unit_of[parameter]] -= 1
+        if not self._is_postponed:
+            self._launch_complete()
+
+    def _launch_complete(self) -> None:
         while self._launched < len(self._units) and not self._missing[self._launched]:
             self._launched += 1
             self._launch(self._units[self._launched - 1])
@@ -116,6 +137,7 @@ class StreamedExchange:
 
     def flush(self) -> None:
         """Wait for what has left, and find out which parameters were reached at all."""
+        self._launch_complete()
         self._measure_sent()
         self._reached = self.replicas.processes.sum_(self._reached)
         for t, row in enumerate(self._arrived):

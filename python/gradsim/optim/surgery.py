@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradsim.distributed import unwrapped
+from gradsim.distributed import ddp_of, is_sharded
 from gradsim.gradients.granularity import Expression, Granularity, Groups, Spec
 from gradsim.optim import arguments, checks
 from gradsim.optim import statistics as measured
@@ -54,7 +54,7 @@ class Surgery:
 
     Raises:
         ValueError, TypeError: a name or value that is unknown, doubled or out of range.
-        RuntimeError: a model that is trained by several processes.
+        RuntimeError: a DistributedDataParallel.
     """
 
     def __init__(
@@ -96,7 +96,12 @@ class Surgery:
             if names is not None:
                 raise ValueError("give names= or model=, not both")
             checks.check_model(model)
-            names = [name for name, _ in unwrapped(model).named_parameters()]
+            if ddp_of(model) is not None:
+                raise RuntimeError(
+                    "model is a DistributedDataParallel, but a Surgery knows the gradients of this process only: "
+                    "average those of each task over the processes and give model.module, or use GradVac or PCGrad"
+                )
+            names = [name for name, _ in model.named_parameters()]
         self.names = None if names is None else arguments.strings("names", names)
         self.groups: Groups | None = None if self.names is None else self.granularity.groups(self.names)
         self._state: SurgeryState | None = None
@@ -125,6 +130,11 @@ class Surgery:
         tasks, names, groups = self._fitting(gradients)
         for row, task in zip(gradients, tasks, strict=True):
             checks.check_gradients(row, names, task)
+            if any(is_sharded(x) for x in row):
+                raise RuntimeError(
+                    f"the gradients of task {task!r} are DTensors, of which a Surgery would see the parts of this "
+                    "process only; use GradVac or PCGrad with model="
+                )
         self.tasks, self.names, self.groups = tasks, names, groups
         try:
             return self.run(gradients, in_place=in_place)

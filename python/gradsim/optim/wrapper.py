@@ -185,8 +185,14 @@ class SurgeryOptimizer(MixedBatches):
             raise RuntimeError(f"finish() was called inside {self._open}; leave it first")
         if not self._in_step() and not self._is_awaited():
             return
+        self._processes.check_lost()
         self._check_grads("after the last task")
-        combined = self._combined()
+        try:
+            combined = self._combined()
+        except BaseException:
+            if self._processes.replicas is not None:
+                self._forget()  # rows have been given up on the way
+            raise
         for p, gradient in zip(self.buffer.parameters, combined, strict=True):
             if gradient is not None:
                 p.grad = gradient
@@ -294,6 +300,7 @@ class SurgeryOptimizer(MixedBatches):
     def _begin(self, what: str) -> None:
         """Before a capture: what must hold, for a first one of a step and for a further one."""
         self._refuse_after_last(what)
+        self._processes.check_lost()
         self._is_used = True
         started = self._in_step()
         if not started:
