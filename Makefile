@@ -24,7 +24,7 @@ OR_OFFLINE := $(if $(TORCH),,|| $(AS_IT_IS))
 TRITON := $(PIP) install $(HELD) 'triton>=3.7.1' || echo "make: no Triton to be had; the tests of its kernels will be skipped"
 
 # Files of tests side by side, each process with one thread; what is there without pytest-xdist runs one after another.
-PARALLEL = $(shell $(PY) -c 'import xdist' 2>/dev/null && printf '%s' '-n auto --maxprocesses 4 --dist loadfile')
+PARALLEL = $(shell $(PY) -c 'import xdist' 2>/dev/null && printf '%s' '-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder')
 
 # Another GRADSIM_NATIVE is another build.
 NATIVE := $(VENV)/.native-$(or $(GRADSIM_NATIVE),auto)

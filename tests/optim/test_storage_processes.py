@@ -62,6 +62,7 @@ def peak_and_plan() -> tuple[int, int]:
     return counted.peak, plan["2 processes, exchange='reduce_scatter'"].peak - plan.state
 
 
+@pytest.mark.slow  # tests/distributed/replicas.py has the essential part
 def test_two_processes() -> None:
     jobs = [*((step_of_two, (how,)) for how in HOW), (peak_and_plan, ())]
     *steps, memory = [outcome.result() for outcome in run_all(jobs, 2)]
