@@ -14,6 +14,7 @@ from one_backward.stack_parts import TASKS, apart, mixed, net, separate_backward
 from torch import Tensor, nn
 
 from gradsim import GradVac, PCGrad
+from gradsim.one_backward.eager import eager
 from gradsim.optim import SurgeryOptimizer
 
 
@@ -142,3 +143,26 @@ def test_blocks_in_several_threads_at_once() -> None:
     net_of = [net() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(train, range(4))) < 1e-6
+
+
+def test_blocks_that_overlap_leave_the_compiler_as_it_was() -> None:
+    """The compiler has one stance for all threads: a block that is left first must not end that of another."""
+    runs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def run(*values: Any) -> Any:
+            runs.append(1)
+            return graph.forward(*values)
+
+        return run
+
+    compiled = torch.compile(lambda x: x * 2, backend=backend)
+    first, second = eager(), eager()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    compiled(torch.ones(2))
+    assert not runs
+    second.__exit__(None, None, None)
+    compiled(torch.ones(2))
+    assert runs

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from gradsim.one_backward.collector import Begun, Collector, Sink, SpaceOf
+from gradsim.one_backward.eager import eager
 from gradsim.one_backward.follow import Follow
 from gradsim.one_backward.passed import passed_on
 from gradsim.one_backward.rules import RULES, WATCHED, each_task
@@ -73,7 +72,7 @@ def mixed(
             raise RuntimeError(f"{hooked[0]} has a hook on its gradient, which second_pass=True never makes")
     constants = [] if model is None else _constants(model)
     follow = Follow(collector, skipped, constants, RULES, each_task, watched)
-    with _eager(), passed_on(passing, follow), follow:
+    with eager(), passed_on(passing, follow), follow:
         yield collector
     for i, (p, name) in enumerate(zip(parameters, names, strict=True)):
         if p.grad is not None and i not in skipped:
@@ -133,20 +132,3 @@ def check_model(model: nn.Module) -> None:
 def is_sequence_first(model: nn.Module) -> bool:
     """Whether some module expects the samples in the second dimension."""
     return any(getattr(module, "batch_first", None) is False for module in model.modules())
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Compiled parts of the model run as they were written: what is inside a compiled function cannot be followed."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    try:
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    except RuntimeError as error:  # torch's own: the compiler is at work
-        raise RuntimeError(
-            "mixed_batch() is inside a function that torch.compile compiles, where nothing can be followed; compile "
-            "the model or the loss, and leave the block outside"
-        ) from error
-    with stance:
-        yield

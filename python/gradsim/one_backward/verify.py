@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradsim.one_backward.agreement import Difference, Gradients, Tolerance, compare, norms, total
-from gradsim.one_backward.block import _eager, mixed
+from gradsim.one_backward.block import mixed
 from gradsim.one_backward.collector import Collector
 from gradsim.one_backward.cut import Cut
+from gradsim.one_backward.eager import eager
 from gradsim.one_backward.recorder import Call, Recorder
 from gradsim.one_backward.rows import TaskRows
 from gradsim.one_backward.samples import Samples
@@ -66,7 +67,7 @@ def check(recorder: Recorder, collector: Collector, skipped: Sequence[int], task
     for call in calls:
         call.detach()
     report = _Report(recorder.model, [collector.names[i] for i in followed], chosen, calls)
-    with undisturbed(recorder.model, parameters, any(call.is_random for call in calls)), _eager():
+    with undisturbed(recorder.model, parameters, any(call.is_random for call in calls)), eager():
         plain = _plain(recorder.model, calls, chosen)
         if not all(x is None or x.isfinite().all() for x in plain):
             return False
