@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 import gradsim
@@ -59,3 +61,32 @@ def the_plan_of_shards() -> None:
     assert plan.num_parameters == here < sum(p.numel() for p in net.parameters())
     assert [choice.name for choice in plan.choices] == ["plain training", plan.present]
     assert plan[plan.present].parts["rows"] == T * plan.gradient
+
+
+def gradients_kept_back_in_other_ways() -> None:
+    """What adds the gradients of one task to those of the next, or averages otherwise than a mixed batch would."""
+    for method, value in (("set_requires_all_reduce", False), ("set_is_last_backward", False)):
+        net = make()
+        fully_shard(net)
+        opt = optimizer(Setting(), Stack(net))
+        getattr(net, method)(value)
+        with pytest.raises(RuntimeError, match=rf"{method}\(False\), under which FSDP adds gradients"), opt.task("a"):
+            raise AssertionError("the block must not run")
+    net = make()
+    fully_shard(net)
+    net.set_gradient_divide_factor(1.0)
+    opt = optimizer(Setting(), Stack(net))
+    with (
+        pytest.raises(RuntimeError, match=r"FSDP2 was told otherwise \(gradient_divide_factor"),
+        opt.mixed_batch([0, 1]),
+    ):
+        raise AssertionError("the block must not run")
+
+
+def a_part_of_a_larger_mesh() -> None:
+    """Tensor parallelism in one dimension, and nobody who averages over the other."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("data", "tensor"))
+    net = parallelize_module(nn.Sequential(nn.Linear(4, 4)), mesh["tensor"], {"0": ColwiseParallel()})
+    opt = gradsim.PCGrad(torch.optim.SGD(net.parameters(), lr=0.1), tasks=["a", "b"], model=net)
+    with pytest.raises(RuntimeError, match="nothing averages gradients over the rest"), opt.task("a"):
+        raise AssertionError("the block must not run")

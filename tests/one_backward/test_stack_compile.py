@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from counting import Counted
 from one_backward.oracle import Work, added, combined, gradient, rows_of
 from one_backward.stack_parts import apart, mixed, net, separate_backwards, work, wrapped
-from torch import Tensor, nn
+from torch import nn
 
 pytestmark = pytest.mark.slow  # importing the compiler takes longer than all of this
 
@@ -20,22 +21,6 @@ def forgotten() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-class Counted:
-    """A backend that runs what it is given, and counts."""
-
-    def __init__(self) -> None:
-        self.compiled = self.runs = 0
-
-    def __call__(self, graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
-        self.compiled += 1
-
-        def run(*args: Any) -> Any:
-            self.runs += 1
-            return graph.forward(*args)
-
-        return run
 
 
 def parts(model: Any, backend: Any) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from counting import Counted
 from one_backward.oracle import Work, combined
 from one_backward.stack_parts import TASKS, apart, mixed, net, separate_backwards, task_ids, work, wrapped
 from torch import Tensor, nn
@@ -147,22 +148,14 @@ def test_blocks_in_several_threads_at_once() -> None:
 
 def test_blocks_that_overlap_leave_the_compiler_as_it_was() -> None:
     """The compiler has one stance for all threads: a block that is left first must not end that of another."""
-    runs = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        def run(*values: Any) -> Any:
-            runs.append(1)
-            return graph.forward(*values)
-
-        return run
-
+    backend = Counted()
     compiled = torch.compile(lambda x: x * 2, backend=backend)
     first, second = eager(), eager()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
     compiled(torch.ones(2))
-    assert not runs
+    assert not backend.runs
     second.__exit__(None, None, None)
     compiled(torch.ones(2))
-    assert runs
+    assert backend.runs

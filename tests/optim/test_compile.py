@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from counting import Counted
 from optim.expected import assert_matches
 from optim.stage import TASKS, batch, capture, gradients, loss, model, task_gradients, train, wrapped
-from torch import Tensor, nn
+from torch import nn
 
 from gradsim import Surgery
 from gradsim.optim import SurgeryOptimizer
@@ -29,22 +30,6 @@ def forgotten() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-class Counted:
-    """A backend that runs what it is given, and counts."""
-
-    def __init__(self) -> None:
-        self.compiled = self.runs = 0
-
-    def __call__(self, graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
-        self.compiled += 1
-
-        def run(*args: Any) -> Any:
-            self.runs += 1
-            return graph.forward(*args)
-
-        return run
 
 
 def same(one: SurgeryOptimizer, other: SurgeryOptimizer) -> None:
